@@ -1,0 +1,76 @@
+package flow
+
+// Event names of the log records (OpenTelemetry EventName).
+const (
+	// EventNameFlow is a Record.
+	EventNameFlow = "orb8.network.flow"
+	// EventNameEvent is an Event of kind New, SYN, FIN or RST.
+	EventNameEvent = "orb8.network.event"
+	// EventNameStatus is a NetworkStatus.
+	EventNameStatus = "orb8.network.status"
+)
+
+// Attributes of the resource: the node, and the local endpoint's identity.
+const (
+	AttrNodeName    = "k8s.node.name"
+	AttrCgroupID    = "orb8.cgroup.id"
+	AttrCgroupPath  = "orb8.cgroup.path"
+	AttrContainerID = "container.id"
+	AttrRuntime     = "container.runtime.name"
+	AttrPodUID      = "k8s.pod.uid"
+	AttrPodQOSClass = "orb8.k8s.pod.qos_class"
+	AttrPod         = "k8s.pod.name"
+	AttrNamespace   = "k8s.namespace.name"
+	AttrContainer   = "k8s.container.name"
+	AttrUnit        = "orb8.systemd.unit"
+)
+
+// Attributes of flow records and events.
+const (
+	AttrSourceAddress      = "source.address"
+	AttrSourcePort         = "source.port"
+	AttrDestinationAddress = "destination.address"
+	AttrDestinationPort    = "destination.port"
+	AttrTransport          = "network.transport"
+	AttrNetworkType        = "network.type"
+	AttrInterface          = "network.interface.name"
+	AttrProcessName        = "process.executable.name"
+	AttrProcessPID         = "process.pid"
+	AttrDirection          = "orb8.flow.direction"
+	AttrFlowStart          = "orb8.flow.start"
+	AttrBytes              = "orb8.flow.bytes"
+	AttrPackets            = "orb8.flow.packets"
+	AttrConnections        = "orb8.flow.connections"
+	AttrTCPFlags           = "orb8.flow.tcp_flags"
+	AttrICMPType           = "orb8.flow.icmp.type"
+	AttrICMPCode           = "orb8.flow.icmp.code"
+	AttrEnded              = "orb8.flow.ended"
+	AttrLostPackets        = "orb8.flow.lost_packets"
+	AttrConnectionID       = "orb8.connection.id"
+	AttrEventKind          = "orb8.event.kind"
+	// PrefixSource and PrefixDestination before a resource attribute's name give the identity of the peer, which the
+	// resource cannot hold: source.k8s.pod.name, destination.container.id, ...
+	PrefixSource      = "source."
+	PrefixDestination = "destination."
+)
+
+// Attributes of status records.
+const (
+	AttrAgentVersion          = "orb8.agent.version"
+	AttrAgentStarted          = "orb8.agent.started"
+	AttrKernelVersion         = "orb8.kernel.version"
+	AttrAttachMode            = "orb8.network.attach.mode"
+	AttrAttachPoints          = "orb8.network.attach.points"
+	AttrInterval              = "orb8.network.interval"
+	AttrCountedPackets        = "orb8.network.packets"
+	AttrCountedBytes          = "orb8.network.bytes"
+	AttrTotalLostPackets      = "orb8.network.lost.packets"
+	AttrTotalLostBytes        = "orb8.network.lost.bytes"
+	AttrTotalLostEvents       = "orb8.network.lost.events"
+	AttrUnparsedPackets       = "orb8.network.unparsed.packets"
+	AttrLiveFlows             = "orb8.network.flows.live"
+	AttrRingBufferBytes       = "orb8.network.ring_buffer.size"
+	AttrRingBufferUtilization = "orb8.network.ring_buffer.utilization"
+	AttrFlowTableSize         = "orb8.network.flow_table.size"
+	AttrFlowTableEntries      = "orb8.network.flow_table.entries"
+)

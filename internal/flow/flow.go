@@ -1,0 +1,258 @@
+// Package flow is the model that orb8's components share: what a flow record, a network event and a node's status
+// are, and how each travels as an OpenTelemetry log record.
+package flow
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Direction is a flow's direction as its local endpoint sees it.
+type Direction uint8
+
+const (
+	// Ingress flows end at the local endpoint.
+	Ingress Direction = 1
+	// Egress flows start at the local endpoint.
+	Egress Direction = 2
+)
+
+// String returns "ingress" or "egress".
+func (d Direction) String() string {
+	switch d {
+	case Ingress:
+		return "ingress"
+	case Egress:
+		return "egress"
+	}
+	return "unknown"
+}
+
+// ParseDirection is the inverse of String.
+func ParseDirection(s string) (Direction, error) {
+	switch strings.ToLower(s) {
+	case "ingress":
+		return Ingress, nil
+	case "egress":
+		return Egress, nil
+	}
+	return 0, fmt.Errorf("direction %q: use ingress or egress", s)
+}
+
+// Transport is an IANA protocol number, the one in the IP header.
+type Transport uint8
+
+// The protocols that orb8 knows more of than their number.
+const (
+	ICMP   Transport = 1
+	TCP    Transport = 6
+	UDP    Transport = 17
+	ICMPv6 Transport = 58
+	SCTP   Transport = 132
+)
+
+// String returns the lower-case IANA name, or the number in decimal.
+func (t Transport) String() string {
+	switch t {
+	case ICMP:
+		return "icmp"
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case ICMPv6:
+		return "ipv6-icmp"
+	case SCTP:
+		return "sctp"
+	}
+	return strconv.Itoa(int(t))
+}
+
+// ParseTransport is the inverse of String; it also takes "icmpv6" and "icmp6".
+func ParseTransport(s string) (Transport, error) {
+	switch strings.ToLower(s) {
+	case "icmp":
+		return ICMP, nil
+	case "tcp":
+		return TCP, nil
+	case "udp":
+		return UDP, nil
+	case "ipv6-icmp", "icmpv6", "icmp6":
+		return ICMPv6, nil
+	case "sctp":
+		return SCTP, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil {
+		return 0, fmt.Errorf("protocol %q: use tcp, udp, icmp, ipv6-icmp, sctp or a number from 0 to 255", s)
+	}
+	return Transport(n), nil
+}
+
+// Identity says who an endpoint is, as far as it is known. The zero value is nobody known.
+// It is comparable, so that stores can keep each identity once.
+type Identity struct {
+	// CgroupID is the inode number of the socket's cgroup v2 directory, as bpf_skb_cgroup_id() gives it.
+	CgroupID uint64
+	// Cgroup is the path of that directory below the cgroup v2 root.
+	Cgroup string
+	// ContainerID is the runtime's id: 64 hexadecimal digits.
+	ContainerID string
+	// Runtime is containerd, cri-o or docker.
+	Runtime string
+	PodUID  string
+	// QOSClass is guaranteed, burstable or besteffort.
+	QOSClass  string
+	Pod       string
+	Namespace string
+	Container string
+	// Unit is the systemd unit of a process that is in no container.
+	Unit string
+	// Process is the comm (at most 15 bytes) and PID the host-wide id of the process that made the socket.
+	Process string
+	PID     uint32
+}
+
+// Endpoint is one end of a flow.
+type Endpoint struct {
+	Addr     netip.AddrPort
+	Identity Identity
+}
+
+// Record is what one direction of a flow did in one interval, seen at one of its endpoints.
+type Record struct {
+	// Start and End are the first and last packet of the interval.
+	Start, End  time.Time
+	Node        string
+	Direction   Direction
+	Transport   Transport
+	Source      Endpoint
+	Destination Endpoint
+	// Interface is where the flow was seen; empty when it was seen at the socket.
+	Interface string
+	// ICMPType and ICMPCode are set for ICMP and ICMPv6.
+	ICMPType, ICMPCode uint8
+	// TCPFlags is the union of the flags seen, as in the TCP header.
+	TCPFlags uint8
+	// Bytes are layer-3 bytes and Packets are packets, both as on the wire: segmented super-packets are unfolded.
+	Bytes, Packets uint64
+	// Connections counts initial SYN segments for TCP, and the first packet of any other flow.
+	Connections uint64
+	// Ended is set on the last record of a flow.
+	Ended bool
+	// LostPackets is what the node lost in this interval, of this flow or of others: an upper bound of the error.
+	LostPackets uint64
+}
+
+// Local returns the endpoint that is on the record's node, and Peer the other one.
+func (r *Record) Local() *Endpoint {
+	if r.Direction == Ingress {
+		return &r.Destination
+	}
+	return &r.Source
+}
+
+// Peer returns the endpoint that is not Local.
+func (r *Record) Peer() *Endpoint {
+	if r.Direction == Ingress {
+		return &r.Source
+	}
+	return &r.Destination
+}
+
+// ConnectionID is the same for both directions and both ends of a connection: 16 hexadecimal digits of a 64-bit FNV-1a
+// hash over the transport and the two socket addresses in numerical order.
+func (r *Record) ConnectionID() string {
+	a, b := r.Source.Addr, r.Destination.Addr
+	if cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port())) > 0 {
+		a, b = b, a
+	}
+	var buf [37]byte
+	a16, b16 := a.Addr().As16(), b.Addr().As16()
+	copy(buf[0:], a16[:])
+	copy(buf[16:], b16[:])
+	binary.BigEndian.PutUint16(buf[32:], a.Port())
+	binary.BigEndian.PutUint16(buf[34:], b.Port())
+	buf[36] = byte(r.Transport)
+	h := fnv.New64a()
+	h.Write(buf[:])
+	return fmt.Sprintf("%016x", h.Sum64())
+}
+
+// EventKind says what happened to a flow.
+type EventKind uint8
+
+const (
+	// EventNew is the first packet of a flow that is not TCP.
+	EventNew EventKind = iota + 1
+	// EventSYN is an initial SYN segment.
+	EventSYN
+	// EventFIN is a segment with FIN.
+	EventFIN
+	// EventRST is a segment with RST.
+	EventRST
+	// EventFlow is a flow record of an interval.
+	EventFlow
+	// EventEnd is the last flow record of a flow.
+	EventEnd
+)
+
+var eventNames = [...]string{EventNew: "new", EventSYN: "syn", EventFIN: "fin", EventRST: "rst", EventFlow: "flow", EventEnd: "end"}
+
+// String returns new, syn, fin, rst, flow or end.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) && eventNames[k] != "" {
+		return eventNames[k]
+	}
+	return "unknown"
+}
+
+// ParseEventKind is the inverse of String.
+func ParseEventKind(s string) (EventKind, error) {
+	for k, name := range eventNames {
+		if name != "" && name == strings.ToLower(s) {
+			return EventKind(k), nil
+		}
+	}
+	return 0, fmt.Errorf("event kind %q: use new, syn, fin, rst, flow or end", s)
+}
+
+// Event is something that happened to a flow. For New, SYN, FIN and RST, Record is the packet: its Bytes and Packets
+// are those of the packet alone.
+type Event struct {
+	Kind EventKind
+	Record
+}
+
+// NetworkStatus is the state of a node's flow engine. Counts are since Started.
+type NetworkStatus struct {
+	Node    string
+	Version string
+	Kernel  string
+	Time    time.Time
+	Started time.Time
+	// AttachMode is cgroup or tc.
+	AttachMode   string
+	AttachPoints uint32
+	// Interval is the time between two reports.
+	Interval time.Duration
+	// Packets and Bytes were counted; LostPackets and LostBytes were seen but could be neither counted nor reported;
+	// LostEvents found the ring buffer full; UnparsedPackets were not valid IP.
+	Packets, Bytes         uint64
+	LostPackets, LostBytes uint64
+	LostEvents             uint64
+	UnparsedPackets        uint64
+	LiveFlows              uint64
+	RingBufferBytes        uint64
+	// RingBufferUtilization is the used share when it was last read, 0 to 1.
+	RingBufferUtilization float64
+	FlowTableSize         uint64
+	// FlowTableEntries is how many flows the last interval put into the table.
+	FlowTableEntries uint64
+}

@@ -1,0 +1,224 @@
+package flow
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+)
+
+// PutTo writes the record into a log record of a resource that holds the identity of r.Local. EventName is
+// EventNameFlow, the timestamp is r.End.
+func (r *Record) PutTo(lr plog.LogRecord) {
+	lr.SetEventName(EventNameFlow)
+	r.putFlow(lr)
+	a := lr.Attributes()
+	a.PutInt(AttrFlowStart, r.Start.UnixNano())
+	if r.Ended {
+		a.PutBool(AttrEnded, true)
+	}
+	if r.LostPackets != 0 {
+		a.PutInt(AttrLostPackets, int64(r.LostPackets))
+	}
+}
+
+// PutTo writes the event into a log record. EventName is EventNameEvent, the timestamp is that of the packet.
+func (e *Event) PutTo(lr plog.LogRecord) {
+	lr.SetEventName(EventNameEvent)
+	e.putFlow(lr)
+	lr.Attributes().PutStr(AttrEventKind, e.Kind.String())
+}
+
+func (r *Record) putFlow(lr plog.LogRecord) {
+	lr.SetTimestamp(pcommon.NewTimestampFromTime(r.End))
+	a := lr.Attributes()
+	a.EnsureCapacity(20)
+	a.PutStr(AttrSourceAddress, r.Source.Addr.Addr().String())
+	a.PutInt(AttrSourcePort, int64(r.Source.Addr.Port()))
+	a.PutStr(AttrDestinationAddress, r.Destination.Addr.Addr().String())
+	a.PutInt(AttrDestinationPort, int64(r.Destination.Addr.Port()))
+	a.PutStr(AttrTransport, r.Transport.String())
+	if r.Source.Addr.Addr().Is4() {
+		a.PutStr(AttrNetworkType, "ipv4")
+	} else {
+		a.PutStr(AttrNetworkType, "ipv6")
+	}
+	a.PutStr(AttrDirection, r.Direction.String())
+	a.PutInt(AttrBytes, int64(r.Bytes))
+	a.PutInt(AttrPackets, int64(r.Packets))
+	a.PutInt(AttrConnections, int64(r.Connections))
+	a.PutStr(AttrConnectionID, r.ConnectionID())
+	if r.Interface != "" {
+		a.PutStr(AttrInterface, r.Interface)
+	}
+	switch r.Transport {
+	case TCP:
+		a.PutInt(AttrTCPFlags, int64(r.TCPFlags))
+	case ICMP, ICMPv6:
+		a.PutInt(AttrICMPType, int64(r.ICMPType))
+		a.PutInt(AttrICMPCode, int64(r.ICMPCode))
+	}
+	local := r.Local().Identity
+	if local.Process != "" {
+		a.PutStr(AttrProcessName, local.Process)
+	}
+	if local.PID != 0 {
+		a.PutInt(AttrProcessPID, int64(local.PID))
+	}
+}
+
+// RecordFrom reads what Record.PutTo wrote, with the identities that later components added. It fails, naming the
+// attribute and its value, when an address, the transport or the direction is missing or malformed.
+func RecordFrom(res pcommon.Resource, lr plog.LogRecord) (Record, error) {
+	var r Record
+	a := lr.Attributes()
+	r.End = lr.Timestamp().AsTime()
+	r.Start = r.End
+	if v, ok := a.Get(AttrFlowStart); ok {
+		r.Start = time.Unix(0, v.Int()).UTC()
+	}
+	var err error
+	if r.Source.Addr, err = addrPort(a, AttrSourceAddress, AttrSourcePort); err != nil {
+		return r, err
+	}
+	if r.Destination.Addr, err = addrPort(a, AttrDestinationAddress, AttrDestinationPort); err != nil {
+		return r, err
+	}
+	if r.Transport, err = ParseTransport(str(a, AttrTransport)); err != nil {
+		return r, fmt.Errorf("attribute %s: %w", AttrTransport, err)
+	}
+	if r.Direction, err = ParseDirection(str(a, AttrDirection)); err != nil {
+		return r, fmt.Errorf("attribute %s: %w", AttrDirection, err)
+	}
+	r.Node = str(res.Attributes(), AttrNodeName)
+	r.Interface = str(a, AttrInterface)
+	r.Bytes = num(a, AttrBytes)
+	r.Packets = num(a, AttrPackets)
+	r.Connections = num(a, AttrConnections)
+	r.LostPackets = num(a, AttrLostPackets)
+	r.TCPFlags = uint8(num(a, AttrTCPFlags))
+	r.ICMPType = uint8(num(a, AttrICMPType))
+	r.ICMPCode = uint8(num(a, AttrICMPCode))
+	if v, ok := a.Get(AttrEnded); ok {
+		r.Ended = v.Bool()
+	}
+	readIdentity(&r.Source.Identity, a, PrefixSource)
+	readIdentity(&r.Destination.Identity, a, PrefixDestination)
+	local := r.Local()
+	readIdentity(&local.Identity, res.Attributes(), "")
+	local.Identity.Process = str(a, AttrProcessName)
+	local.Identity.PID = uint32(num(a, AttrProcessPID))
+	return r, nil
+}
+
+// EventFrom reads what Event.PutTo wrote. Errors are those of RecordFrom, and an unknown kind.
+func EventFrom(res pcommon.Resource, lr plog.LogRecord) (Event, error) {
+	r, err := RecordFrom(res, lr)
+	if err != nil {
+		return Event{}, err
+	}
+	kind, err := ParseEventKind(str(lr.Attributes(), AttrEventKind))
+	if err != nil {
+		return Event{}, fmt.Errorf("attribute %s: %w", AttrEventKind, err)
+	}
+	return Event{Kind: kind, Record: r}, nil
+}
+
+func readIdentity(id *Identity, a pcommon.Map, prefix string) {
+	set := func(dst *string, key string) {
+		if v := str(a, prefix+key); v != "" {
+			*dst = v
+		}
+	}
+	if v := num(a, prefix+AttrCgroupID); v != 0 {
+		id.CgroupID = v
+	}
+	set(&id.Cgroup, AttrCgroupPath)
+	set(&id.ContainerID, AttrContainerID)
+	set(&id.Runtime, AttrRuntime)
+	set(&id.PodUID, AttrPodUID)
+	set(&id.QOSClass, AttrPodQOSClass)
+	set(&id.Pod, AttrPod)
+	set(&id.Namespace, AttrNamespace)
+	set(&id.Container, AttrContainer)
+	set(&id.Unit, AttrUnit)
+}
+
+// PutTo writes the status into a log record of the node's resource. EventName is EventNameStatus.
+func (s *NetworkStatus) PutTo(lr plog.LogRecord) {
+	lr.SetEventName(EventNameStatus)
+	lr.SetTimestamp(pcommon.NewTimestampFromTime(s.Time))
+	a := lr.Attributes()
+	a.EnsureCapacity(17)
+	a.PutStr(AttrAgentVersion, s.Version)
+	a.PutStr(AttrKernelVersion, s.Kernel)
+	a.PutInt(AttrAgentStarted, s.Started.UnixNano())
+	a.PutStr(AttrAttachMode, s.AttachMode)
+	a.PutInt(AttrAttachPoints, int64(s.AttachPoints))
+	a.PutInt(AttrInterval, int64(s.Interval))
+	a.PutInt(AttrCountedPackets, int64(s.Packets))
+	a.PutInt(AttrCountedBytes, int64(s.Bytes))
+	a.PutInt(AttrTotalLostPackets, int64(s.LostPackets))
+	a.PutInt(AttrTotalLostBytes, int64(s.LostBytes))
+	a.PutInt(AttrTotalLostEvents, int64(s.LostEvents))
+	a.PutInt(AttrUnparsedPackets, int64(s.UnparsedPackets))
+	a.PutInt(AttrLiveFlows, int64(s.LiveFlows))
+	a.PutInt(AttrRingBufferBytes, int64(s.RingBufferBytes))
+	a.PutDouble(AttrRingBufferUtilization, s.RingBufferUtilization)
+	a.PutInt(AttrFlowTableSize, int64(s.FlowTableSize))
+	a.PutInt(AttrFlowTableEntries, int64(s.FlowTableEntries))
+}
+
+// StatusFrom reads what NetworkStatus.PutTo wrote.
+func StatusFrom(res pcommon.Resource, lr plog.LogRecord) NetworkStatus {
+	a := lr.Attributes()
+	s := NetworkStatus{
+		Node:             str(res.Attributes(), AttrNodeName),
+		Version:          str(a, AttrAgentVersion),
+		Kernel:           str(a, AttrKernelVersion),
+		Time:             lr.Timestamp().AsTime(),
+		Started:          time.Unix(0, int64(num(a, AttrAgentStarted))).UTC(),
+		AttachMode:       str(a, AttrAttachMode),
+		AttachPoints:     uint32(num(a, AttrAttachPoints)),
+		Interval:         time.Duration(num(a, AttrInterval)),
+		Packets:          num(a, AttrCountedPackets),
+		Bytes:            num(a, AttrCountedBytes),
+		LostPackets:      num(a, AttrTotalLostPackets),
+		LostBytes:        num(a, AttrTotalLostBytes),
+		LostEvents:       num(a, AttrTotalLostEvents),
+		UnparsedPackets:  num(a, AttrUnparsedPackets),
+		LiveFlows:        num(a, AttrLiveFlows),
+		RingBufferBytes:  num(a, AttrRingBufferBytes),
+		FlowTableSize:    num(a, AttrFlowTableSize),
+		FlowTableEntries: num(a, AttrFlowTableEntries),
+	}
+	if v, ok := a.Get(AttrRingBufferUtilization); ok {
+		s.RingBufferUtilization = v.Double()
+	}
+	return s
+}
+
+func addrPort(a pcommon.Map, addrKey, portKey string) (netip.AddrPort, error) {
+	s := str(a, addrKey)
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("attribute %s: %q is not an IP address", addrKey, s)
+	}
+	return netip.AddrPortFrom(addr.Unmap(), uint16(num(a, portKey))), nil
+}
+
+func str(a pcommon.Map, key string) string {
+	if v, ok := a.Get(key); ok {
+		return v.Str()
+	}
+	return ""
+}
+
+func num(a pcommon.Map, key string) uint64 {
+	if v, ok := a.Get(key); ok {
+		return uint64(v.Int())
+	}
+	return 0
+}
