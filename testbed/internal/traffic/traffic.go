@@ -147,7 +147,7 @@ func start(t testing.TB, node *lab.Node, p part) *child {
 	return c
 }
 
-// onOneCPU runs f, and every child that it starts, on CPU 0 alone. A packet through a veth pair is queued on the CPU
+// onOneCPU runs f, and every child that it starts, on one CPU. A packet through a veth pair is queued on the CPU
 // that sends it, so a sender that moves between CPUs reorders its own segments, and TCP answers by retransmitting.
 func onOneCPU(f func() error) error {
 	runtime.LockOSThread()
@@ -156,9 +156,13 @@ func onOneCPU(f func() error) error {
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		return err
 	}
-	first.Set(0)
+	cpu := 0
+	for !before.IsSet(cpu) {
+		cpu++
+	}
+	first.Set(cpu)
 	if err := unix.SchedSetaffinity(0, &first); err != nil {
-		return fmt.Errorf("cannot run on CPU 0: %w", err)
+		return fmt.Errorf("cannot run on CPU %d alone: %w", cpu, err)
 	}
 	return errors.Join(f(), unix.SchedSetaffinity(0, &before))
 }

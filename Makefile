@@ -1,0 +1,64 @@
+# The version is the manifest's: one place for the collector and the CLI.
+VERSION := $(shell sed -n 's/^  version: //p' builder-config.yaml)
+TOOL    := go tool -modfile=internal/tools/go.mod
+# More flags for `go test`, e.g. TESTFLAGS=-race.
+TESTFLAGS ?=
+
+# What `make generate` writes.
+GENERATED := '*.pb.go' '*.connect.go' '*_bpfel.go' '*_bpfel.o' '*/documentation.md' '*generated_*' '*/internal/metadata/*'
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  %-16s %s\n' "$$target" "$$text"; done
+
+.PHONY: run
+run: as-root build ## build, check this host and watch it: run as root, stop with Ctrl-C
+	@distribution/run.sh
+
+.PHONY: as-root
+as-root: # before the build, which takes minutes
+	@test "$$(id -u)" = 0 || { echo 'make run needs root to load BPF programs: run `sudo make run`' >&2; exit 1; }
+
+.PHONY: build
+build: distribution/build/main.go ## build bin/orb8-collector and bin/orb8
+	cd distribution/build && go build -trimpath -ldflags='-s -w' -o ../../bin/orb8-collector .
+	go build -trimpath -ldflags='-s -w -X main.version=v$(VERSION)' -o bin/orb8 ./cmd/orb8
+
+# ocb writes the collector's main package and pins its modules; building it is left to go, which knows what is up to date.
+distribution/build/main.go: builder-config.yaml go.mod go.sum internal/tools/go.mod
+	$(TOOL) builder --config builder-config.yaml --skip-compilation
+
+.PHONY: test
+test: build ## run every test; as root, so that those that load BPF programs are not skipped
+	go test $(TESTFLAGS) $$(go list ./... | grep -v /testbed)
+	go test -count=1 $(TESTFLAGS) ./testbed/...
+
+.PHONY: bench
+bench: ## run every benchmark
+	go test -run='^$$' -bench=. -benchmem ./...
+
+.PHONY: generate
+generate: ## regenerate protobuf, component metadata and BPF code; needs clang-19, llvm-19 and libbpf-dev
+	$(TOOL) buf generate
+	go generate ./...
+
+.PHONY: check-generated
+check-generated: generate ## fail with the difference if the committed generated code is not what the sources say
+	@git diff --exit-code -- $(GENERATED)
+	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); \
+		test -z "$$new" || { echo "generated but not committed: $$new" >&2; exit 1; }
+
+.PHONY: lint
+lint: ## vet, gofmt, staticcheck, buf lint, and that the CLI builds on macOS
+	@bad=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$bad" || { echo "run gofmt -w on: $$bad" >&2; exit 1; }
+	go vet ./...
+	GOOS=darwin GOARCH=arm64 go vet ./cmd/...
+	$(TOOL) staticcheck ./...
+	$(TOOL) buf lint
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin distribution/build
