@@ -1,0 +1,287 @@
+//go:build ignore
+
+// The flow engine: counts every packet of every socket (cgroup mode) or interface (tc mode) into its flow, and never
+// changes, delays or drops one.
+#include "event.h"
+#include "flow.h"
+#include "owner.h"
+#include "parse.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+// Process id of the collector in the first pid namespace, whose own sockets are left out. 0: nobody is.
+const volatile __u32 self_pid = 0;
+
+// An interface that tc mode watches. Key: interface index. Value: struct interface. Written by user space.
+struct interface {
+	__s32 peer_netns; // id of the namespace that holds the other end (a pod's), or -1: the endpoints are on this host
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct interface);
+} interfaces SEC(".maps");
+
+// Per-CPU counters take plain additions: programs of one type do not preempt each other on a CPU, but a cgroup program
+// in process context and one in softirq do.
+static __always_inline void lose(const struct packet *p)
+{
+	struct loss *l = local_loss();
+	if (!l)
+		return;
+	__sync_fetch_and_add(&l->packets, p->packets);
+	__sync_fetch_and_add(&l->bytes, p->bytes);
+}
+
+static __always_inline void lose_unparsed(void)
+{
+	struct loss *l = local_loss();
+	if (l)
+		__sync_fetch_and_add(&l->unparsed, 1);
+}
+
+static __always_inline bool is_initial_syn(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
+}
+
+static __always_inline void flow_add(struct flow *f, const struct packet *p, __u64 now)
+{
+	__sync_fetch_and_add(&f->bytes, p->bytes);
+	__sync_fetch_and_add(&f->packets, p->packets);
+	f->last_ns = now;
+	if ((f->tcp_flags | p->tcp_flags) != f->tcp_flags)
+		f->tcp_flags |= p->tcp_flags;
+	if (is_initial_syn(p) && (!f->connections || f->isn != p->seq)) {
+		f->isn = p->seq;
+		f->connections++;
+	}
+}
+
+static __always_inline void flow_first(struct flow *f, const struct packet *p, __u64 now)
+{
+	f->bytes = p->bytes;
+	f->packets = p->packets;
+	f->first_ns = now;
+	f->last_ns = now;
+	f->tcp_flags = p->tcp_flags;
+	if (is_initial_syn(p)) {
+		f->isn = p->seq;
+		f->connections = 1;
+	}
+}
+
+static __always_inline void flow_own(struct flow *f, const struct owner *o)
+{
+	f->pid = o->pid;
+	__builtin_memcpy(f->comm, o->comm, sizeof(f->comm));
+}
+
+// Puts a new flow into the table, or its first packet into the ring buffer, or counts that packet as lost.
+static __always_inline void flow_new(__u32 gen, const struct flow_key *key, const struct flow *f, const struct packet *p,
+				     __u64 now)
+{
+	if (!flow_insert(gen, key, f)) {
+		volatile __u32 *entries = gen ? &entries_1 : &entries_0;
+		__sync_fetch_and_add(entries, 1);
+		if (*entries >= pressure_entries && !pressed) {
+			pressed = 1;
+			event_emit(EVENT_PRESSURE, key, f);
+		}
+		if (events_enabled && key->transport != IPPROTO_TCP)
+			event_or_loss(EVENT_NEW, key, f);
+		return;
+	}
+	// Another CPU may have been first with the same flow.
+	struct flow *other = flow_lookup(gen, key);
+	if (other) {
+		flow_add(other, p, now);
+		return;
+	}
+	if (!event_emit(EVENT_OVERFLOW, key, f))
+		lose(p);
+}
+
+// Events of a TCP packet. owner is known only where the packet began its flow; user space knows the rest.
+static __always_inline void tcp_events(const struct flow_key *key, const struct packet *p, const struct flow *f, __u64 now)
+{
+	struct flow one = {};
+
+	if (!events_enabled || !(p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_FIN | TCP_FLAG_RST)))
+		return;
+	if ((p->tcp_flags & TCP_FLAG_SYN) && !is_initial_syn(p))
+		return;
+	flow_first(&one, p, now);
+	one.cgroup_id = f->cgroup_id;
+	one.pid = f->pid;
+	__builtin_memcpy(one.comm, f->comm, sizeof(one.comm));
+	event_or_loss(p->tcp_flags & TCP_FLAG_RST ? EVENT_RST : p->tcp_flags & TCP_FLAG_FIN ? EVENT_FIN : EVENT_SYN, key,
+		      &one);
+}
+
+// cgroup mode: the packet is at a socket, sent (EGRESS) or received (INGRESS).
+static __always_inline void observe_socket(struct __sk_buff *skb, enum direction dir)
+{
+	struct flow_key key = {};
+	struct packet p = {};
+
+	switch (parse(skb, 0, &key, &p)) {
+	case NOT_IP:
+		return;
+	case MALFORMED:
+		lose_unparsed();
+		return;
+	case PARSED:
+		break;
+	}
+	key.direction = dir;
+	key.scope = bpf_skb_cgroup_id(skb);
+
+	__u64 now = bpf_ktime_get_ns();
+	__u32 gen = generation & 1;
+	struct flow *f = flow_lookup(gen, &key);
+	if (f) {
+		flow_add(f, &p, now);
+		tcp_events(&key, &p, f, now);
+		return;
+	}
+	// Own sockets are looked for on this slow path alone: their flows never get into the table.
+	struct flow fresh = {};
+	struct owner *o = owner_of(skb->sk);
+	if (o) {
+		if (self_pid && o->pid == self_pid)
+			return;
+		flow_own(&fresh, o);
+	}
+	fresh.cgroup_id = key.scope;
+	flow_first(&fresh, &p, now);
+	flow_new(gen, &key, &fresh, &p, now);
+	tcp_events(&key, &p, &fresh, now);
+}
+
+SEC("cgroup_skb/ingress")
+int cgroup_ingress(struct __sk_buff *skb)
+{
+	observe_socket(skb, INGRESS);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+int cgroup_egress(struct __sk_buff *skb)
+{
+	observe_socket(skb, EGRESS);
+	return 1;
+}
+
+// Finds the local endpoint's socket in its network namespace, as an incoming packet would find it. Only TCP and UDP
+// have such a table. The caller releases the socket.
+static __always_inline struct bpf_sock *socket_of(struct __sk_buff *skb, const struct flow_key *key, __s32 netns)
+{
+	struct bpf_sock_tuple t = {};
+	bool egress = key->direction == EGRESS;
+	const __u8 *local = egress ? key->saddr : key->daddr, *remote = egress ? key->daddr : key->saddr;
+	__be16 lport = bpf_htons(egress ? key->sport : key->dport), rport = bpf_htons(egress ? key->dport : key->sport);
+	__u64 ns = netns < 0 ? BPF_F_CURRENT_NETNS : netns;
+	__u32 size;
+
+	if (*(__u16 *)&key->saddr[10] == 0xffff && !*(__u64 *)key->saddr) {
+		t.ipv4.saddr = *(__u32 *)&remote[12];
+		t.ipv4.daddr = *(__u32 *)&local[12];
+		t.ipv4.sport = rport;
+		t.ipv4.dport = lport;
+		size = sizeof(t.ipv4);
+	} else {
+		__builtin_memcpy(t.ipv6.saddr, remote, 16);
+		__builtin_memcpy(t.ipv6.daddr, local, 16);
+		t.ipv6.sport = rport;
+		t.ipv6.dport = lport;
+		size = sizeof(t.ipv6);
+	}
+	if (key->transport == IPPROTO_TCP)
+		return bpf_sk_lookup_tcp(skb, &t, size, ns, 0);
+	if (key->transport == IPPROTO_UDP)
+		return bpf_sk_lookup_udp(skb, &t, size, ns, 0);
+	return NULL;
+}
+
+// Fills in who the local endpoint is. Returns false when it is the collector itself.
+static __always_inline bool identify(struct __sk_buff *skb, const struct flow_key *key, struct flow *f)
+{
+	__u32 ifindex = skb->ifindex;
+	struct interface *dev = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct owner *o;
+	bool self = false;
+
+	// A packet that left a socket still carries it, until a router or a bridge's firewall lets go of it.
+	if (key->direction == EGRESS && skb->sk) {
+		f->cgroup_id = bpf_skb_cgroup_id(skb);
+		o = owner_of(skb->sk);
+		if (o)
+			flow_own(f, o);
+		return !(o && self_pid && o->pid == self_pid);
+	}
+	struct bpf_sock *sk = socket_of(skb, key, dev ? dev->peer_netns : -1);
+	if (!sk)
+		return true;
+	// A tc program cannot ask for another socket's cgroup; its owner's is the one it was made in, and it keeps that.
+	o = bpf_sk_storage_get(&owners, sk, NULL, 0);
+	if (o) {
+		self = self_pid && o->pid == self_pid;
+		f->cgroup_id = o->cgroup_id;
+		flow_own(f, o);
+	}
+	bpf_sk_release(sk);
+	return !self;
+}
+
+// tc mode: the packet passes an interface, from (EGRESS) or to (INGRESS) the endpoint on this host.
+static __always_inline void observe_interface(struct __sk_buff *skb, enum direction dir)
+{
+	struct flow_key key = {};
+	struct packet p = {};
+
+	switch (parse(skb, ETH_HLEN, &key, &p)) {
+	case NOT_IP:
+		return;
+	case MALFORMED:
+		lose_unparsed();
+		return;
+	case PARSED:
+		break;
+	}
+	key.direction = dir;
+	key.scope = skb->ifindex;
+
+	__u64 now = bpf_ktime_get_ns();
+	__u32 gen = generation & 1;
+	struct flow *f = flow_lookup(gen, &key);
+	if (f) {
+		flow_add(f, &p, now);
+		tcp_events(&key, &p, f, now);
+		return;
+	}
+	struct flow fresh = {};
+	if (!identify(skb, &key, &fresh))
+		return;
+	flow_first(&fresh, &p, now);
+	flow_new(gen, &key, &fresh, &p, now);
+	tcp_events(&key, &p, &fresh, now);
+}
+
+// TC_ACT_UNSPEC, which tcx calls TCX_NEXT: leave the verdict to whoever comes next.
+SEC("tc")
+int tc_from_endpoint(struct __sk_buff *skb)
+{
+	observe_interface(skb, EGRESS);
+	return -1;
+}
+
+SEC("tc")
+int tc_to_endpoint(struct __sk_buff *skb)
+{
+	observe_interface(skb, INGRESS);
+	return -1;
+}

@@ -1,0 +1,92 @@
+//go:build ignore
+
+// Marks every socket with the process that made it: new ones as they are made, the others once by an iterator.
+#include "owner.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define AF_INET 2
+#define AF_INET6 10
+
+// The parts of the kernel's types that are read here; the loader relocates them against the running kernel's BTF.
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct kernfs_node {
+	__u64 id;
+};
+struct cgroup {
+	struct kernfs_node *kn;
+};
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+struct sock_common {
+	unsigned short skc_family;
+};
+struct sock {
+	struct sock_common __sk_common;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+struct socket {
+	struct sock *sk;
+};
+struct file;
+struct task_struct {
+	int tgid;
+	struct task_struct *group_leader;
+	char comm[16];
+};
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+#pragma clang attribute pop
+
+SEC("cgroup/sock_create")
+int sock_create(struct bpf_sock *ctx)
+{
+	struct owner *o = bpf_sk_storage_get(&owners, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (o) {
+		o->cgroup_id = bpf_get_current_cgroup_id();
+		o->pid = bpf_get_current_pid_tgid() >> 32;
+		bpf_get_current_comm(o->comm, sizeof(o->comm));
+	}
+	return 1;
+}
+
+SEC("iter/task_file")
+int existing_sockets(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct owner *o;
+
+	if (!task || !file || task->tgid == 0)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket || !socket->sk)
+		return 0;
+	__u16 family = socket->sk->__sk_common.skc_family;
+	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	o = bpf_sk_storage_get(&owners, socket->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (o && !o->pid) {
+		o->cgroup_id = socket->sk->sk_cgrp_data.cgroup->kn->id;
+		o->pid = task->tgid;
+		bpf_probe_read_kernel_str(o->comm, sizeof(o->comm), task->group_leader->comm);
+	}
+	return 0;
+}
+
+// Run once by user space as a test run, to learn its own process id in the first pid namespace: inside a container
+// getpid() says another.
+__u32 own_pid = 0;
+
+SEC("raw_tp")
+int whoami(void *ctx)
+{
+	own_pid = bpf_get_current_pid_tgid() >> 32;
+	return 0;
+}

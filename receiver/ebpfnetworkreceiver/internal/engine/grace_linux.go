@@ -1,0 +1,37 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// gracePeriod waits until every BPF program that was running has ended. The kernel does that (synchronize_rcu) before
+// it returns from an update of a map of maps: see maybe_wait_bpf_programs in kernel/bpf/syscall.c, since Linux 4.19.
+type gracePeriod struct {
+	outer, inner *ebpf.Map
+}
+
+func newGracePeriod() (*gracePeriod, error) {
+	innerSpec := &ebpf.MapSpec{Name: "grace_inner", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
+	inner, err := ebpf.NewMap(innerSpec)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create the grace period's inner map: %w", err)
+	}
+	outer, err := ebpf.NewMap(&ebpf.MapSpec{Name: "grace", Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1,
+		InnerMap: innerSpec})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot create the grace period's map: %w", err), inner.Close())
+	}
+	return &gracePeriod{outer: outer, inner: inner}, nil
+}
+
+func (g *gracePeriod) wait() error {
+	if err := g.outer.Put(uint32(0), g.inner); err != nil {
+		return fmt.Errorf("cannot wait for running BPF programs: %w", err)
+	}
+	return nil
+}
+
+func (g *gracePeriod) close() error { return errors.Join(g.outer.Close(), g.inner.Close()) }

@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// tcHook attaches a pair of programs to an interface's ingress and egress, before or after other people's, never
+// instead of them.
+type tcHook interface {
+	attach(ifindex int, ingress, egress *ebpf.Program) (attachment, error)
+}
+
+// HookTCX and HookClsact are the two ways to a tc program.
+const (
+	HookTCX    = "tcx"
+	HookClsact = "clsact"
+)
+
+func newTCHook(name string) (tcHook, error) {
+	switch name {
+	case HookTCX:
+		return tcxHook{}, nil
+	case HookClsact:
+		return clsactHook{}, nil
+	case "":
+		return newTCHook(defaultTCHook())
+	}
+	return nil, fmt.Errorf("tc hook %q: use %s or %s", name, HookTCX, HookClsact)
+}
+
+// defaultTCHook asks the kernel's version: tcx came with 6.6, and there is no other way to ask without an interface.
+func defaultTCHook() string {
+	const linux6_6 = 6<<16 | 6<<8
+	if v, err := features.LinuxVersionCode(); err == nil && v < linux6_6 {
+		return HookClsact
+	}
+	return HookTCX
+}
+
+type tcxHook struct{}
+
+type tcxLinks [2]link.Link
+
+func (tcxHook) attach(ifindex int, ingress, egress *ebpf.Program) (attachment, error) {
+	in, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: ingress, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return nil, err
+	}
+	out, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: egress, Attach: ebpf.AttachTCXEgress})
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	return tcxLinks{in, out}, nil
+}
+
+func (l tcxLinks) Close() error { return errors.Join(l[0].Close(), l[1].Close()) }
+
+type clsactHook struct{}
+
+// The name and the handle are how a restarted collector finds, and replaces, what a killed one left behind: unlike a
+// link, a filter outlives its process.
+const (
+	clsactFilterName = "orb8"
+	clsactHandle     = 0x0b8
+	clsactPriority   = 0x0b8
+)
+
+type clsactFilters struct {
+	qdisc   *netlink.GenericQdisc
+	filters []*netlink.BpfFilter
+}
+
+func (clsactHook) attach(ifindex int, ingress, egress *ebpf.Program) (attachment, error) {
+	a := &clsactFilters{qdisc: &netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: ifindex, Parent: netlink.HANDLE_CLSACT, Handle: netlink.MakeHandle(0xffff, 0)},
+		QdiscType:  "clsact",
+	}}
+	if err := netlink.QdiscAdd(a.qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("cannot add the clsact qdisc: %w", err)
+	}
+	for _, f := range []struct {
+		parent uint32
+		prog   *ebpf.Program
+	}{
+		{netlink.HANDLE_MIN_INGRESS, ingress},
+		{netlink.HANDLE_MIN_EGRESS, egress},
+	} {
+		filter := &netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: ifindex, Parent: f.parent, Handle: clsactHandle,
+				Priority: clsactPriority, Protocol: unix.ETH_P_ALL},
+			Fd: f.prog.FD(), Name: clsactFilterName, DirectAction: true,
+		}
+		if err := netlink.FilterReplace(filter); err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot add a tc filter: %w", err), a.Close())
+		}
+		a.filters = append(a.filters, filter)
+	}
+	return a, nil
+}
+
+// Close removes the filters, and the qdisc when nobody else has a filter in it.
+func (a *clsactFilters) Close() error {
+	var errs []error
+	for _, f := range a.filters {
+		errs = append(errs, netlink.FilterDel(f))
+	}
+	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: a.qdisc.LinkIndex}}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		others, err := netlink.FilterList(l, parent)
+		if err != nil || len(others) > 0 {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	return errors.Join(append(errs, netlink.QdiscDel(a.qdisc))...)
+}
