@@ -1,0 +1,123 @@
+//go:build linux
+
+package collector
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Flow is a row of `orb8 flows -o json`, as its documentation promises it to users.
+type Flow struct {
+	Time         time.Time `json:"time"`
+	Start        time.Time `json:"start"`
+	End          time.Time `json:"end"`
+	Node         string    `json:"node"`
+	Interface    string    `json:"interface"`
+	Direction    string    `json:"direction"`
+	Transport    string    `json:"transport"`
+	Source       Endpoint  `json:"source"`
+	Destination  Endpoint  `json:"destination"`
+	Bytes        uint64    `json:"bytes"`
+	Packets      uint64    `json:"packets"`
+	Connections  uint64    `json:"connections"`
+	ConnectionID string    `json:"connectionId"`
+	Ended        bool      `json:"ended"`
+	Lost         uint64    `json:"lost"`
+}
+
+// Endpoint is one end of a Flow.
+type Endpoint struct {
+	Address     string `json:"address"`
+	Port        uint16 `json:"port"`
+	Container   string `json:"container"`
+	ContainerID string `json:"containerId"`
+	PodUID      string `json:"podUid"`
+	Pod         string `json:"pod"`
+	Namespace   string `json:"namespace"`
+	Cgroup      string `json:"cgroup"`
+	Process     string `json:"process"`
+}
+
+// Local returns the end that is on the node.
+func (f Flow) Local() Endpoint {
+	if f.Direction == "ingress" {
+		return f.Destination
+	}
+	return f.Source
+}
+
+// CLI runs the orb8 CLI against the collector and returns what it wrote and its exit code.
+func (c *Collector) CLI(args ...string) (stdout, stderr string, code int) {
+	c.t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.Command(Binary(c.t, "orb8"), args...)
+	cmd.Env = append(os.Environ(), "ORB8_AGENT="+c.Query)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	require.NoError(c.t, startIn(c.node, cmd))
+	_ = cmd.Wait() // the exit code stays in ProcessState
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// Flows returns the rows of `orb8 flows -o json --limit 0` with further arguments.
+func (c *Collector) Flows(args ...string) []Flow {
+	c.t.Helper()
+	stdout, stderr, code := c.CLI(append([]string{"flows", "-o", "json", "--limit", "0"}, args...)...)
+	require.Zero(c.t, code, stderr)
+	var flows []Flow
+	require.NoError(c.t, json.Unmarshal([]byte(stdout), &flows), stdout)
+	return flows
+}
+
+// AwaitFlows asks for the flows until they satisfy the condition, and returns them. It fails the test, with what says,
+// when that takes too long.
+func (c *Collector) AwaitFlows(what string, done func([]Flow) bool, args ...string) []Flow {
+	c.t.Helper()
+	var flows []Flow
+	await(c.t, what, func() bool {
+		flows = c.Flows(args...)
+		return done(flows)
+	}, func() any { return flows })
+	return flows
+}
+
+// Get returns the body of http://ADDRESS/PATH, fetched where the collector runs.
+func (c *Collector) Get(address, path string) string {
+	c.t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		err = in(c.node, func() error {
+			var d net.Dialer
+			conn, err = d.DialContext(ctx, network, addr)
+			return err
+		})
+		return conn, err
+	}}
+	defer transport.CloseIdleConnections()
+	client := http.Client{Transport: transport, Timeout: timeout}
+	resp, err := client.Get("http://" + address + path)
+	require.NoError(c.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(c.t, err)
+	require.Equal(c.t, http.StatusOK, resp.StatusCode, "%s", body)
+	return string(body)
+}
+
+func await(t testing.TB, what string, done func() bool, state func() any) {
+	t.Helper()
+	for deadline := time.Now().Add(timeout); !done(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			require.Fail(t, "after "+timeout.String()+" still not: "+what, "%+v", state())
+		}
+	}
+}
