@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,6 +32,8 @@ type Options struct {
 	Overlay string
 	// Env are further environment variables, NAME=value.
 	Env []string
+	// Wrapper is a command that runs the collector's command line: setpriv, ...
+	Wrapper []string
 	// Node is where the collector and the CLI run; nil is where the test runs.
 	Node *lab.Node
 }
@@ -93,7 +96,7 @@ func Launch(t testing.TB, o Options) *Collector {
 	if o.Config == "" {
 		o.Config = Standalone()
 	}
-	args := []string{"--config", o.Config}
+	args := slices.Concat(o.Wrapper, []string{Binary(t, "orb8-collector"), "--config", o.Config})
 	if o.Overlay != "" {
 		overlay := filepath.Join(t.TempDir(), "overlay.yaml")
 		require.NoError(t, os.WriteFile(overlay, []byte(o.Overlay), 0o600))
@@ -102,7 +105,7 @@ func Launch(t testing.TB, o Options) *Collector {
 	for key, value := range o.Set {
 		args = append(args, "--set", key+"="+value)
 	}
-	c.cmd = exec.Command(Binary(t, "orb8-collector"), args...)
+	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Env = append(os.Environ(),
 		"ORB8_QUERY_ENDPOINT="+c.Query, "ORB8_PROMETHEUS_ENDPOINT="+c.Prometheus, fmt.Sprintf("ORB8_TELEMETRY_PORT=%d", ports[2]))
 	c.cmd.Env = append(c.cmd.Env, o.Env...)

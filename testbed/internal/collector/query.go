@@ -84,7 +84,7 @@ func (c *Collector) Flows(args ...string) []Flow {
 func (c *Collector) AwaitFlows(what string, done func([]Flow) bool, args ...string) []Flow {
 	c.t.Helper()
 	var flows []Flow
-	await(c.t, what, func() bool {
+	Await(c.t, what, func() bool {
 		flows = c.Flows(args...)
 		return done(flows)
 	}, func() any { return flows })
@@ -113,7 +113,8 @@ func (c *Collector) Get(address, path string) string {
 	return string(body)
 }
 
-func await(t testing.TB, what string, done func() bool, state func() any) {
+// Await waits until done returns true, and fails the test with the state when that takes too long.
+func Await(t testing.TB, what string, done func() bool, state func() any) {
 	t.Helper()
 	for deadline := time.Now().Add(timeout); !done(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -1,0 +1,17 @@
+//go:build linux
+
+// Package testbed tests the built programs from the outside: the real collector, the real CLI, the real kernel.
+// `make test` builds them first.
+package testbed
+
+import (
+	"os"
+	"testing"
+
+	"github.com/orb8/orb8/testbed/internal/traffic"
+)
+
+func TestMain(m *testing.M) {
+	traffic.RunIfChild()
+	os.Exit(m.Run())
+}
