@@ -1,0 +1,179 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+const (
+	clockLayout = "15:04:05"
+	dateLayout  = "01-02 15:04:05"
+	eventLayout = "15:04:05.000"
+	wideLayout  = "2006-01-02T15:04:05.000Z07:00"
+
+	// Streams leave room for these; what is longer pushes its line to the right, or is shortened.
+	pairRoom    = 2*len("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535") + len(arrow)
+	addressRoom = len("255.255.255.255:65535")
+	nameRoom    = 40
+	commRoom    = 10
+)
+
+// flowColumns fit 80 columns. LOST is there only when a row is not exact, and the date only when a row is not of today.
+func flowColumns(rows []row, now time.Time) []column {
+	isPast := func(r row) bool {
+		return r.time.In(now.Location()).Format(time.DateOnly) != now.Format(time.DateOnly)
+	}
+	layout := clockLayout
+	if slices.ContainsFunc(rows, isPast) {
+		layout = dateLayout
+	}
+	columns := []column{
+		timeColumn("TIME", layout, now.Location(), row.when),
+		directionColumn(),
+		protocolColumn(),
+		{title: "SOURCE", text: func(r row) string { return shortName(r.flow.GetSource()) }, flexible: true},
+		{title: "DESTINATION", text: func(r row) string { return shortName(r.flow.GetDestination()) }, flexible: true},
+		packetsColumn(),
+		bytesColumn(),
+	}
+	if slices.ContainsFunc(rows, func(r row) bool { return r.flow.GetLost() > 0 }) {
+		columns = append(columns, lostColumn())
+	}
+	return columns
+}
+
+// followColumns and eventColumns are for streams: both ends share one column, so that a long name has the space that a
+// short one leaves.
+func followColumns(zone *time.Location) []column {
+	return []column{
+		timeColumn("TIME", clockLayout, zone, row.when),
+		directionColumn(),
+		protocolColumn(),
+		pairColumn(),
+		packetsColumn(),
+		bytesColumn(),
+		lostColumn(),
+	}
+}
+
+func eventColumns(zone *time.Location) []column {
+	return []column{
+		timeColumn("TIME", eventLayout, zone, row.when),
+		kindColumn(),
+		protocolColumn(),
+		pairColumn(),
+		{title: "PROCESS", text: func(r row) string { return r.local().GetProcess() }, flexible: true, room: commRoom},
+		bytesColumn(),
+	}
+}
+
+// wideColumns show all that is known of a row, however long the lines. What varies most in length comes last.
+func wideColumns(zone *time.Location) []column {
+	return []column{
+		timeColumn("START", wideLayout, zone, func(r row) time.Time { return r.flow.GetStart().AsTime() }),
+		timeColumn("TIME", wideLayout, zone, row.when),
+		{title: "NODE", text: func(r row) string { return r.flow.GetNode() }, room: 16},
+		{title: "INTERFACE", text: func(r row) string { return r.flow.GetInterface() }},
+		directionColumn(),
+		protocolColumn(),
+		{title: "SOURCE", text: func(r row) string { return socketAddress(r.flow.GetSource()) }, room: addressRoom},
+		{title: "DESTINATION", text: func(r row) string { return socketAddress(r.flow.GetDestination()) }, room: addressRoom},
+		packetsColumn(),
+		bytesColumn(),
+		{title: "CONNECTIONS", text: func(r row) string { return humanCount(r.flow.GetConnections()) }, right: true},
+		lostColumn(),
+		{title: "ENDED", text: ended},
+		{title: "CONNECTION-ID", text: func(r row) string { return r.flow.GetConnectionId() }, room: 16},
+		{title: "DETAIL", text: detail, room: len("fin,syn,psh,ack")},
+		{title: "PROCESS", text: func(r row) string { return process(r.local()) }, room: addressRoom},
+		{title: "SOURCE-NAME", text: func(r row) string { return fullName(r.flow.GetSource()) }, room: nameRoom},
+		{title: "DESTINATION-NAME", text: func(r row) string { return fullName(r.flow.GetDestination()) }, room: nameRoom},
+		{title: "CONTAINER-ID", text: func(r row) string { return r.local().GetContainerId() }, room: 64},
+		{title: "CGROUP", text: func(r row) string { return r.local().GetCgroup() }},
+	}
+}
+
+// timeColumn shows one of a row's instants.
+func timeColumn(title, layout string, zone *time.Location, when func(row) time.Time) column {
+	text := func(r row) string { return when(r).In(zone).Format(layout) }
+	return column{title: title, text: text, room: len(text(row{}))}
+}
+
+func kindColumn() column {
+	return column{
+		title: "KIND",
+		text:  func(r row) string { return kindName(r.kind) },
+		style: func(r row) string {
+			switch r.kind {
+			case orb8v1.EventKind_EVENT_KIND_NEW, orb8v1.EventKind_EVENT_KIND_SYN:
+				return styleGreen
+			case orb8v1.EventKind_EVENT_KIND_RST:
+				return styleRed
+			}
+			return ""
+		},
+	}
+}
+
+func directionColumn() column {
+	return column{title: "DIR", text: func(r row) string {
+		switch r.flow.GetDirection() {
+		case orb8v1.Direction_DIRECTION_INGRESS:
+			return "in"
+		case orb8v1.Direction_DIRECTION_EGRESS:
+			return "out"
+		}
+		return "?"
+	}}
+}
+
+func protocolColumn() column {
+	return column{title: "PROTO", text: func(r row) string {
+		return shorten(strings.Replace(r.flow.GetTransport(), "ipv6-icmp", "icmp6", 1), len("PROTO"))
+	}}
+}
+
+func pairColumn() column {
+	return column{
+		title: "SOURCE" + arrow + "DESTINATION",
+		text: func(r row) string {
+			return shortName(r.flow.GetSource()) + arrow + shortName(r.flow.GetDestination())
+		},
+		flexible: true,
+		room:     pairRoom,
+	}
+}
+
+func packetsColumn() column {
+	return column{title: "PACKETS", text: func(r row) string { return humanCount(r.flow.GetPackets()) }, right: true}
+}
+
+func bytesColumn() column {
+	return column{title: "BYTES", text: func(r row) string { return humanBytes(r.flow.GetBytes()) },
+		right: true, room: len("1023 KiB")}
+}
+
+func lostColumn() column {
+	return column{
+		title: "LOST",
+		text:  func(r row) string { return humanCount(r.flow.GetLost()) },
+		style: func(r row) string {
+			if r.flow.GetLost() > 0 {
+				return styleRed
+			}
+			return ""
+		},
+		right: true,
+		room:  len("9999999"),
+	}
+}
+
+func ended(r row) string {
+	if r.flow.GetEnded() {
+		return "yes"
+	}
+	return "no"
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+)
+
+const defaultLimit = 100
+
+const (
+	outputTable = "table"
+	outputWide  = "wide"
+	outputJSON  = "json"
+	outputJSONL = "jsonl"
+)
+
+func rowOutputs() []string { return []string{outputTable, outputWide, outputJSON, outputJSONL} }
+
+func newFlowsCommand(a *app) *cobra.Command {
+	req := &orb8v1.QueryFlowsRequest{Limit: defaultLimit}
+	output := outputTable
+	follow := false
+	cmd := &cobra.Command{
+		Use:   "flows",
+		Short: "Show flows: who talked to whom, how many packets and bytes",
+		Long: `Shows flows, newest first. A flow is one direction of the traffic between two endpoints; bytes are
+layer-3 bytes and packets are packets as on the wire.
+
+A filter flag may be repeated and takes several values between commas: any of them may match. Of
+different flags all must match. Sums are of the chosen time range only.`,
+		Example: `  # The last five minutes of one pod, busiest first
+  orb8 flows --since 5m --pod shop/cart-0 --limit 0 -o jsonl | jq -s 'sort_by(-.bytes)[]'
+
+  # DNS over UDP and TCP, as it comes
+  orb8 flows --follow --port 53 --protocol udp,tcp
+
+  # Who reached this network yesterday
+  orb8 flows --ip 10.20.0.0/16 --direction ingress --since 2d --until 1d`,
+		Args: noArgs,
+	}
+	flags := cmd.Flags()
+	// Help shows the flags in the order in which one narrows a question down.
+	flags.SortFlags = false
+	flags.Func("since", "only traffic since this `WHEN`: back from now (30s, 5m, 2h, 1d) or an RFC 3339 time",
+		func(s string) (err error) {
+			req.Since, err = parseWhen(s, a.now())
+			return err
+		})
+	flags.Func("until", "only traffic before this `WHEN`, as --since",
+		func(s string) (err error) {
+			req.Until, err = parseWhen(s, a.now())
+			return err
+		})
+	flags.Func("limit", fmt.Sprintf("at most `N` flows; 0 is all that the collector gives (default %d)", defaultLimit),
+		func(s string) (err error) {
+			req.Limit, err = parseLimit(s)
+			return err
+		})
+	filter := addFilterFlags(cmd)
+	flags.BoolVarP(&follow, "follow", "f", false, "show flow records as they come, until interrupted")
+	addOutputFlag(cmd, &output, rowOutputs())
+
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if follow {
+			for _, name := range []string{"since", "until", "limit"} {
+				if flags.Changed(name) {
+					return usagef("--follow shows what is still to come and takes no --%s", name)
+				}
+			}
+			columns := followColumns(a.now().Location())
+			if output == outputWide {
+				columns = wideColumns(a.now().Location())
+			}
+			return a.stream(cmd, &orb8v1.StreamEventsRequest{
+				Allow: allow(filter),
+				Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_FLOW, orb8v1.EventKind_EVENT_KIND_END},
+			}, output, columns)
+		}
+		if req.Since != nil && req.Until != nil && !req.Since.AsTime().Before(req.Until.AsTime()) {
+			return usagef("--since (%s) is not before --until (%s); --until must be the later one",
+				rfc3339(req.GetSince()), rfc3339(req.GetUntil()))
+		}
+		req.Allow = allow(filter)
+		return a.queryFlows(cmd, req, output)
+	}
+	return cmd
+}
+
+// addOutputFlag adds -o with the given formats, the first of which is the default.
+func addOutputFlag(cmd *cobra.Command, output *string, formats []string) {
+	cmd.Flags().FuncP("output", "o", fmt.Sprintf("`FORMAT`: %s (default %s)", anyOf(formats), formats[0]), oneOf(output, formats))
+	complete(cmd, "output", formats)
+}
+
+func parseLimit(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0, errors.New("use a number from 1 to 4294967295, or 0 for all that the collector gives")
+	}
+	return uint32(n), nil
+}
+
+func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, output string) error {
+	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QueryFlows, req)
+	if err != nil {
+		return err
+	}
+	rows := make([]row, len(reply.GetFlows()))
+	for i, f := range reply.GetFlows() {
+		rows[i] = flowRow(f)
+	}
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	if err := a.writeRows(out, rows, output, screenOf(cmd.OutOrStdout())); err != nil {
+		return err
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	reportReply(cmd.ErrOrStderr(), req, reply)
+	return nil
+}
+
+func (a *app) writeRows(w io.Writer, rows []row, output string, s screen) error {
+	switch output {
+	case outputJSON:
+		return writeJSONArray(w, rows)
+	case outputJSONL:
+		for _, r := range rows {
+			if err := writeJSONLine(w, newJSONFlow(r)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	t := newTable(flowColumns(rows, a.now()), rows, s.width, s)
+	if output == outputWide {
+		t = newTable(wideColumns(a.now().Location()), rows, 0, s)
+	}
+	if err := t.writeHeader(w); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if err := t.writeRow(w, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reportReply says what the rows alone do not: how complete they are.
+func reportReply(w io.Writer, req *orb8v1.QueryFlowsRequest, reply *orb8v1.QueryFlowsResponse) {
+	shown := uint64(len(reply.GetFlows()))
+	if shown == 0 {
+		notice(w, "no flow matches")
+	}
+	if reply.GetTruncated() {
+		wayOut := "raise --limit"
+		// A full page is the user's limit, a shorter one the collector's.
+		if limit := uint64(req.GetLimit()); limit == 0 || shown < limit {
+			wayOut = "the collector gives no more at once, so narrow the filters or the time range"
+		}
+		notice(w, "%s of %s shown; %s", grouped(shown), plural(max(reply.GetMatched(), shown), "flow"), wayOut)
+	}
+	if lost := reply.GetLost(); lost.GetPackets() > 0 || lost.GetBytes() > 0 {
+		notice(w, "lost %s (%s) in this range: they are in no flow", plural(lost.GetPackets(), "packet"), humanBytes(lost.GetBytes()))
+	}
+	if n := reply.GetLost().GetEvents(); n > 0 {
+		notice(w, "lost %s in this range: the ring buffer was full; the flows' counts are not affected", plural(n, "event"))
+	}
+	if n := reply.GetLost().GetEvictedRecords(); n > 0 {
+		notice(w, "the store was full and dropped %s of this range early", plural(n, "record"))
+	}
+	if nodes := reply.GetMissingNodes(); len(nodes) > 0 {
+		notice(w, "no report from %s: their flows are missing", strings.Join(nodes, ", "))
+	}
+	if since, oldest := req.GetSince(), reply.GetOldest(); since != nil && oldest != nil && oldest.AsTime().After(since.AsTime()) {
+		notice(w, "the store begins at %s: what was before is not shown", oldest.AsTime().Format(time.RFC3339))
+	}
+}

@@ -1,0 +1,62 @@
+// Command orb8 asks an orb8 collector who talks to whom on its nodes.
+//
+// Data goes to stdout and everything said about it to stderr. The exit code is 0 on success, 1 when the collector or
+// the host fails the request, and 2 when the command line is wrong.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// version is set by the linker (-X main.version=v1.2.3); without it the module's own build information answers.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Once the first signal is handled the second one kills, should a command hang while it stops.
+	context.AfterFunc(ctx, stop)
+	a := &app{agent: cmp.Or(os.Getenv("ORB8_AGENT"), defaultAgent), now: time.Now}
+	os.Exit(run(ctx, a, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run executes one command line and returns its exit code.
+func run(ctx context.Context, a *app, args []string, stdout, stderr io.Writer) int {
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	notice(stderr, "%v", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// notice tells the user something that is not data, on a line of its own.
+func notice(w io.Writer, format string, args ...any) {
+	fmt.Fprintln(w, "orb8: "+printable(fmt.Sprintf(format, args...)))
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"net"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// row is one line of output: a flow, or what happened to one.
+type row struct {
+	// kind is empty for the rows of a query.
+	kind orb8v1.EventKind
+	time time.Time
+	flow *orb8v1.Flow
+}
+
+func flowRow(f *orb8v1.Flow) row {
+	return row{time: f.GetEnd().AsTime(), flow: f}
+}
+
+func eventRow(e *orb8v1.StreamEventsResponse) row {
+	return row{kind: e.GetKind(), time: e.GetTime().AsTime(), flow: e.GetFlow()}
+}
+
+func (r row) when() time.Time { return r.time }
+
+// local is the endpoint that the flow was seen at: the one whose process is known.
+func (r row) local() *orb8v1.Endpoint {
+	if r.flow.GetDirection() == orb8v1.Direction_DIRECTION_INGRESS {
+		return r.flow.GetDestination()
+	}
+	return r.flow.GetSource()
+}
+
+func (r row) isTCP() bool  { return r.flow.GetTransport() == "tcp" }
+func (r row) isICMP() bool { return strings.HasSuffix(r.flow.GetTransport(), "icmp") }
+
+// kindName returns new, syn, fin, rst, flow or end.
+func kindName(k orb8v1.EventKind) string {
+	return strings.ToLower(strings.TrimPrefix(k.String(), "EVENT_KIND_"))
+}
+
+func directionName(d orb8v1.Direction) string {
+	return strings.ToLower(strings.TrimPrefix(d.String(), "DIRECTION_"))
+}
+
+// socketAddress is ADDRESS:PORT, or the address alone where there is no port, as in ICMP.
+func socketAddress(e *orb8v1.Endpoint) string {
+	return withPort(e.GetAddress(), e.GetPort())
+}
+
+// shortName is the name that tells most about an endpoint in few letters, with its port.
+func shortName(e *orb8v1.Endpoint) string {
+	unit := path.Base(e.GetCgroup())
+	// A scope or slice holds whatever a login or the system started in it: the process says more.
+	isGroup := path.Ext(unit) == ".scope" || path.Ext(unit) == ".slice" || unit == "." || unit == "/"
+	name := e.GetAddress()
+	switch {
+	case e.GetPod() != "":
+		name = e.GetPod()
+	case e.GetContainer() != "":
+		name = e.GetContainer()
+	case len(e.GetContainerId()) >= 12:
+		name = e.GetContainerId()[:12]
+	case isGroup && e.GetProcess() != "":
+		name = e.GetProcess()
+	case unit != "." && unit != "/":
+		name = unit
+	}
+	return withPort(name, e.GetPort())
+}
+
+// fullName is all that names an endpoint: NAMESPACE/POD/CONTAINER, or else its cgroup.
+func fullName(e *orb8v1.Endpoint) string {
+	var parts []string
+	for _, part := range []string{e.GetNamespace(), e.GetPod(), e.GetContainer()} {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	if len(parts) > 0 {
+		return strings.Join(parts, "/")
+	}
+	return e.GetCgroup()
+}
+
+// process is NAME[PID] as far as known.
+func process(e *orb8v1.Endpoint) string {
+	if e.GetPid() == 0 {
+		return e.GetProcess()
+	}
+	return e.GetProcess() + "[" + strconv.FormatUint(uint64(e.GetPid()), 10) + "]"
+}
+
+// detail is what only one protocol has: the flags of TCP, or the type and code of ICMP.
+func detail(r row) string {
+	switch {
+	case r.isTCP():
+		return tcpFlags(r.flow.GetTcpFlags())
+	case r.isICMP():
+		return strconv.FormatUint(uint64(r.flow.GetIcmpType()), 10) + "/" + strconv.FormatUint(uint64(r.flow.GetIcmpCode()), 10)
+	}
+	return ""
+}
+
+func tcpFlags(flags uint32) string {
+	var names []string
+	for bit, name := range []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"} {
+		if flags&(1<<bit) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+func withPort(name string, port uint32) string {
+	if port == 0 {
+		return name
+	}
+	return net.JoinHostPort(name, strconv.FormatUint(uint64(port), 10))
+}
+
+// printable makes text safe for a terminal. Process names come from whoever runs on the node and may hold escape codes.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+)
+
+func newStatusCommand(a *app) *cobra.Command {
+	output := outputTable
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the state of every node, what it lost, and the store",
+		Long: `Shows every node that has reported to the collector: since when it runs, where it is attached, what it
+has counted since then and what it lost; and how full the store is.`,
+		Example: `  orb8 status
+
+  # Which nodes have lost packets?
+  orb8 status -o json | jq '.nodes[] | select(.network.lost.packets > 0) | .node'`,
+		Args: noArgs,
+	}
+	addOutputFlag(cmd, &output, []string{outputTable, outputJSON})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.GetStatus, &orb8v1.GetStatusRequest{})
+		if err != nil {
+			return err
+		}
+		if output == outputJSON {
+			return writeJSONDocument(cmd.OutOrStdout(), newJSONStatus(reply))
+		}
+		out := bufio.NewWriter(cmd.OutOrStdout())
+		p := statusPrinter{w: out, screen: screenOf(cmd.OutOrStdout()), now: a.now()}
+		p.collector(a.agent, reply)
+		return out.Flush()
+	}
+	return cmd
+}
+
+// statusPrinter writes a status for people. Errors are left to its writer, which keeps the first one.
+type statusPrinter struct {
+	w      *bufio.Writer
+	screen screen
+	now    time.Time
+}
+
+func (p statusPrinter) collector(agent string, s *orb8v1.GetStatusResponse) {
+	p.title("collector", agent)
+	p.line("version", s.GetVersion())
+	if len(s.GetNodes()) == 0 {
+		p.line("nodes", "none has reported yet")
+	}
+	for _, n := range s.GetNodes() {
+		fmt.Fprintln(p.w)
+		p.node(n)
+	}
+	if s.GetStore() != nil {
+		fmt.Fprintln(p.w)
+		p.store(s.GetStore())
+	}
+}
+
+func (p statusPrinter) node(n *orb8v1.NodeStatus) {
+	p.title("node", n.GetNode())
+	if n.GetMissing() {
+		p.styled(styleRed, "seen", p.ago(n.GetLastSeen())+": MISSING")
+	} else {
+		p.line("seen", p.ago(n.GetLastSeen()))
+	}
+	p.line("agent", n.GetVersion()+", up "+humanAge(n.GetLastSeen().AsTime().Sub(n.GetStarted().AsTime()))+
+		" (since "+n.GetStarted().AsTime().In(p.now.Location()).Format(time.DateTime)+")")
+	p.line("kernel", n.GetKernel())
+	net := n.GetNetwork()
+	if net == nil {
+		return
+	}
+	p.line("attached", net.GetAttachMode()+", "+plural(uint64(net.GetAttachPoints()), "hook"))
+	p.line("counted", plural(net.GetPackets(), "packet")+", "+humanBytes(net.GetBytes())+" since start")
+	p.lost(net.GetLost())
+	p.line("unparsed", plural(net.GetUnparsedPackets(), "packet"))
+	p.line("flows", grouped(net.GetLiveFlows())+" live")
+	p.line("flow table", share(net.GetFlowTableEntries(), net.GetFlowTableSize())+" of "+grouped(net.GetFlowTableSize())+
+		" entries in the last "+net.GetInterval().AsDuration().String())
+	p.line("ring buffer", percent(net.GetRingBufferUtilization())+" of "+humanBytes(net.GetRingBufferBytes())+" used")
+}
+
+// lost is loud about anything but nothing.
+func (p statusPrinter) lost(l *orb8v1.Loss) {
+	var losses []string
+	if l.GetPackets() > 0 || l.GetBytes() > 0 {
+		losses = append(losses, plural(l.GetPackets(), "packet")+" ("+humanBytes(l.GetBytes())+")")
+	}
+	if l.GetEvents() > 0 {
+		losses = append(losses, plural(l.GetEvents(), "event"))
+	}
+	if len(losses) == 0 {
+		p.styled(styleGreen, "lost", "nothing")
+		return
+	}
+	p.styled(styleRed, "LOST", strings.Join(losses, ", ")+" since start")
+}
+
+func (p statusPrinter) store(s *orb8v1.StoreStatus) {
+	p.title("store", s.GetBackend())
+	p.line("records", grouped(s.GetRecords()))
+	p.line("size", humanBytes(s.GetBytes())+" of "+humanBytes(s.GetMaxBytes())+" ("+share(s.GetBytes(), s.GetMaxBytes())+")")
+	p.line("oldest", p.ago(s.GetOldest()))
+	p.line("evicted", plural(s.GetEvictedRecords(), "record")+" before their time")
+	p.line("streams", plural(uint64(s.GetSubscribers()), "subscriber")+", "+plural(s.GetSubscriberDrops(), "event")+" dropped")
+}
+
+func (p statusPrinter) title(kind, name string) {
+	fmt.Fprintln(p.w, p.screen.paint(styleBold, kind+" "+printable(name)))
+}
+
+func (p statusPrinter) line(name, fact string) {
+	p.styled("", name, fact)
+}
+
+func (p statusPrinter) styled(style, name, fact string) {
+	fmt.Fprintf(p.w, "  %-11s  %s\n", name, p.screen.paint(style, printable(fact)))
+}
+
+func (p statusPrinter) ago(ts *timestamppb.Timestamp) string {
+	if ts == nil {
+		return "never"
+	}
+	return humanAge(p.now.Sub(ts.AsTime())) + " ago"
+}
+
+func share(part, whole uint64) string {
+	if whole == 0 {
+		return percent(0)
+	}
+	return percent(float64(part) / float64(whole))
+}
+
+func percent(share float64) string {
+	return fmt.Sprintf("%.0f %%", 100*share)
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// jsonStatus is a status as JSON, with numbers as numbers as in jsonFlow.
+type jsonStatus struct {
+	Version string     `json:"version"`
+	Nodes   []jsonNode `json:"nodes"`
+	Store   *jsonStore `json:"store,omitempty"`
+}
+
+type jsonNode struct {
+	Node     string       `json:"node"`
+	Version  string       `json:"version"`
+	Kernel   string       `json:"kernel"`
+	Started  string       `json:"started,omitempty"`
+	LastSeen string       `json:"lastSeen,omitempty"`
+	Missing  bool         `json:"missing"`
+	Network  *jsonNetwork `json:"network,omitempty"`
+}
+
+type jsonNetwork struct {
+	AttachMode            string   `json:"attachMode"`
+	AttachPoints          uint32   `json:"attachPoints"`
+	Packets               uint64   `json:"packets"`
+	Bytes                 uint64   `json:"bytes"`
+	UnparsedPackets       uint64   `json:"unparsedPackets"`
+	LiveFlows             uint64   `json:"liveFlows"`
+	Lost                  jsonLoss `json:"lost"`
+	RingBufferBytes       uint64   `json:"ringBufferBytes"`
+	RingBufferUtilization float64  `json:"ringBufferUtilization"`
+	FlowTableSize         uint64   `json:"flowTableSize"`
+	FlowTableEntries      uint64   `json:"flowTableEntries"`
+	IntervalSeconds       float64  `json:"intervalSeconds"`
+}
+
+type jsonLoss struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+	Events  uint64 `json:"events"`
+}
+
+type jsonStore struct {
+	Backend         string `json:"backend"`
+	Records         uint64 `json:"records"`
+	Bytes           uint64 `json:"bytes"`
+	MaxBytes        uint64 `json:"maxBytes"`
+	Oldest          string `json:"oldest,omitempty"`
+	EvictedRecords  uint64 `json:"evictedRecords"`
+	Subscribers     uint32 `json:"subscribers"`
+	SubscriberDrops uint64 `json:"subscriberDrops"`
+}
+
+func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
+	j := jsonStatus{Version: s.GetVersion(), Nodes: []jsonNode{}}
+	for _, n := range s.GetNodes() {
+		j.Nodes = append(j.Nodes, jsonNode{
+			Node:     n.GetNode(),
+			Version:  n.GetVersion(),
+			Kernel:   n.GetKernel(),
+			Started:  rfc3339(n.GetStarted()),
+			LastSeen: rfc3339(n.GetLastSeen()),
+			Missing:  n.GetMissing(),
+			Network:  newJSONNetwork(n.GetNetwork()),
+		})
+	}
+	if store := s.GetStore(); store != nil {
+		j.Store = &jsonStore{
+			Backend:         store.GetBackend(),
+			Records:         store.GetRecords(),
+			Bytes:           store.GetBytes(),
+			MaxBytes:        store.GetMaxBytes(),
+			Oldest:          rfc3339(store.GetOldest()),
+			EvictedRecords:  store.GetEvictedRecords(),
+			Subscribers:     store.GetSubscribers(),
+			SubscriberDrops: store.GetSubscriberDrops(),
+		}
+	}
+	return j
+}
+
+func newJSONNetwork(n *orb8v1.NetworkStatus) *jsonNetwork {
+	if n == nil {
+		return nil
+	}
+	return &jsonNetwork{
+		AttachMode:      n.GetAttachMode(),
+		AttachPoints:    n.GetAttachPoints(),
+		Packets:         n.GetPackets(),
+		Bytes:           n.GetBytes(),
+		UnparsedPackets: n.GetUnparsedPackets(),
+		LiveFlows:       n.GetLiveFlows(),
+		Lost: jsonLoss{
+			Packets: n.GetLost().GetPackets(),
+			Bytes:   n.GetLost().GetBytes(),
+			Events:  n.GetLost().GetEvents(),
+		},
+		RingBufferBytes:       n.GetRingBufferBytes(),
+		RingBufferUtilization: n.GetRingBufferUtilization(),
+		FlowTableSize:         n.GetFlowTableSize(),
+		FlowTableEntries:      n.GetFlowTableEntries(),
+		IntervalSeconds:       n.GetInterval().AsDuration().Seconds(),
+	}
+}

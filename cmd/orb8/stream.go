@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// dropNoticeEvery keeps a slow terminal from being slowed down further by notices that it is slow.
+const dropNoticeEvery = time.Second
+
+// stream shows what the collector sends until the user interrupts it, which is success, or the collector ends it,
+// which is not. columns are those of the table, wide or not.
+func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output string, columns []column) error {
+	client, closeClient, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	// Without the cancellation a write error would leave the stream open until the process ends.
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	events, err := client.StreamEvents(ctx, connect.NewRequest(req))
+	if err != nil {
+		return a.streamEnd(ctx, false, err)
+	}
+	write := rowWriter(cmd.OutOrStdout(), output, columns)
+	drops := dropCounter{app: a, w: cmd.ErrOrStderr()}
+	defer drops.report()
+	answered := false
+	for ; events.Receive(); answered = true {
+		drops.add(events.Msg().GetDropped())
+		if events.Msg().GetFlow() == nil {
+			// A message without a flow only says what was dropped.
+			continue
+		}
+		if err := write(eventRow(events.Msg())); err != nil {
+			return err
+		}
+	}
+	return a.streamEnd(ctx, answered, events.Err())
+}
+
+// streamEnd says why a stream ended. answered is whether the collector had sent anything before err.
+func (a *app) streamEnd(ctx context.Context, answered bool, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err == nil:
+		return fmt.Errorf("the collector at %s ended the stream; it may be restarting", a.agent)
+	case answered && !connect.IsWireError(err):
+		return fmt.Errorf("lost the collector at %s: %w", a.agent, err)
+	}
+	return a.explain(err)
+}
+
+// rowWriter returns what writes one row of a stream to w. In a stream, json is jsonl: an array would never end.
+func rowWriter(w io.Writer, output string, columns []column) func(row) error {
+	if output == outputJSON || output == outputJSONL {
+		return func(r row) error { return writeJSONLine(w, newJSONFlow(r)) }
+	}
+	s := screenOf(w)
+	limit := s.width
+	if output == outputWide {
+		limit = 0
+	}
+	t := newTable(columns, nil, limit, s)
+	// The header comes with the first row: before that the collector may still turn out not to be one.
+	header := false
+	return func(r row) error {
+		if !header {
+			header = true
+			if err := t.writeHeader(w); err != nil {
+				return err
+			}
+		}
+		return t.writeRow(w, r)
+	}
+}
+
+// dropCounter adds up the events that this reader lost, and says so now and then.
+type dropCounter struct {
+	app   *app
+	w     io.Writer
+	count uint64
+	last  time.Time
+}
+
+func (d *dropCounter) add(n uint64) {
+	d.count += n
+	if d.app.now().Sub(d.last) >= dropNoticeEvery {
+		d.report()
+	}
+}
+
+func (d *dropCounter) report() {
+	if d.count == 0 {
+		return
+	}
+	notice(d.w, "dropped %s: this reader is too slow; narrow the filters", plural(d.count, "event"))
+	d.count = 0
+	d.last = d.app.now()
+}
