@@ -30,12 +30,6 @@ type Options struct {
 	CgroupPath string
 }
 
-// Flow is one entry of the flow table, and the packet of an event.
-type Flow struct {
-	Key  network.NetworkFlowKey
-	Flow network.NetworkFlow
-}
-
 // Loss is what was seen since the start and could be neither counted nor reported.
 type Loss struct {
 	Packets, Bytes uint64
@@ -152,19 +146,22 @@ func (e *Engine) Detach() error {
 	return errors.Join(errs...)
 }
 
-// Drain flips the generations and hands every flow of the old one to yield, once, with its final counts. Flows that
-// are still alive begin anew at zero. It returns how many flows there were.
-func (e *Engine) Drain(yield func(*network.NetworkFlowKey, *network.NetworkFlow)) (int, error) {
-	old, entries := e.objs.Flows0, e.objs.Entries0
-	if e.generation == 1 {
-		old, entries = e.objs.Flows1, e.objs.Entries1
-	}
+// Flip makes the programs write to the other generation and returns when none of them can still write to the old one:
+// its counters are then final. Drain must have emptied the other one.
+func (e *Engine) Flip() error {
 	if err := e.objs.Generation.Set(e.generation ^ 1); err != nil {
-		return 0, fmt.Errorf("cannot flip the flow table: %w", err)
+		return fmt.Errorf("cannot flip the flow table: %w", err)
 	}
 	e.generation ^= 1
-	if err := e.grace.wait(); err != nil {
-		return 0, err
+	return e.grace.wait()
+}
+
+// Drain hands every flow of the generation that Flip closed to yield, once, and empties it. Flows that are still alive
+// have begun anew at zero in the other one. It returns how many flows there were.
+func (e *Engine) Drain(yield func(*network.NetworkFlowKey, *network.NetworkFlow)) (int, error) {
+	old, entries := e.objs.Flows1, e.objs.Entries1
+	if e.generation == 1 {
+		old, entries = e.objs.Flows0, e.objs.Entries0
 	}
 	total := 0
 	var cursor ebpf.MapBatchCursor

@@ -27,12 +27,17 @@ type Interfaces struct {
 	wg   sync.WaitGroup
 
 	mu       sync.Mutex
-	attached map[int]attachment
+	attached map[int]watched
 	// names outlive their interfaces, for the flows that are drained after them.
 	names map[uint32]string
 }
 
 type attachment interface{ Close() error }
+
+type watched struct {
+	attachment
+	peerNetns int
+}
 
 // maxStaleNames bounds the names kept of interfaces that are gone.
 const maxStaleNames = 4096
@@ -46,7 +51,7 @@ func (e *Engine) WatchInterfaces(hook string, wanted func(name string) bool, fai
 	}
 	w := &Interfaces{
 		engine: e, hook: h, wanted: wanted, failed: failed,
-		done: make(chan struct{}), attached: map[int]attachment{}, names: map[uint32]string{},
+		done: make(chan struct{}), attached: map[int]watched{}, names: map[uint32]string{},
 	}
 	// Subscribed before the list is read, so that nothing falls between the two.
 	updates, err := w.subscribe()
@@ -163,8 +168,18 @@ func (w *Interfaces) add(l netlink.Link) {
 	attrs := l.Attrs()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.attached[attrs.Index]; ok || !w.wanted(attrs.Name) {
+	if !w.wanted(attrs.Name) {
 		return
+	}
+	if old, ok := w.attached[attrs.Index]; ok {
+		if old.peerNetns == attrs.NetNsID {
+			return
+		}
+		// The other end has moved into a pod: from now on its packets have another direction.
+		delete(w.attached, attrs.Index)
+		if err := old.Close(); err != nil {
+			w.failed(fmt.Errorf("cannot attach anew to interface %s: %w", attrs.Name, err))
+		}
 	}
 	if err := w.attach(attrs); err != nil {
 		// An interface that is already gone again is none of ours.
@@ -198,7 +213,7 @@ func (w *Interfaces) attach(attrs *netlink.LinkAttrs) error {
 	if err != nil {
 		return errors.Join(err, w.engine.objs.Interfaces.Delete(uint32(attrs.Index)))
 	}
-	w.attached[attrs.Index] = a
+	w.attached[attrs.Index] = watched{a, attrs.NetNsID}
 	return nil
 }
 

@@ -73,7 +73,9 @@ const (
 )
 
 type clsactFilters struct {
-	qdisc   *netlink.GenericQdisc
+	qdisc *netlink.GenericQdisc
+	// ours says that the qdisc was added by orb8, now or before it was killed.
+	ours    bool
 	filters []*netlink.BpfFilter
 }
 
@@ -82,7 +84,16 @@ func (clsactHook) attach(ifindex int, ingress, egress *ebpf.Program) (attachment
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: ifindex, Parent: netlink.HANDLE_CLSACT, Handle: netlink.MakeHandle(0xffff, 0)},
 		QdiscType:  "clsact",
 	}}
-	if err := netlink.QdiscAdd(a.qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+	switch err := netlink.QdiscAdd(a.qdisc); {
+	case err == nil:
+		a.ours = true
+	case errors.Is(err, unix.EEXIST):
+		mine, others, err := clsactUsers(ifindex)
+		if err != nil {
+			return nil, err
+		}
+		a.ours = mine > 0 && others == 0
+	default:
 		return nil, fmt.Errorf("cannot add the clsact qdisc: %w", err)
 	}
 	for _, f := range []struct {
@@ -105,18 +116,37 @@ func (clsactHook) attach(ifindex int, ingress, egress *ebpf.Program) (attachment
 	return a, nil
 }
 
-// Close removes the filters, and the qdisc when nobody else has a filter in it.
+// Close removes the filters, and the qdisc when it is ours and nobody else has come to use it.
 func (a *clsactFilters) Close() error {
 	var errs []error
 	for _, f := range a.filters {
 		errs = append(errs, netlink.FilterDel(f))
 	}
-	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: a.qdisc.LinkIndex}}
+	if !a.ours {
+		return errors.Join(errs...)
+	}
+	_, others, err := clsactUsers(a.qdisc.LinkIndex)
+	if err == nil && others == 0 {
+		err = netlink.QdiscDel(a.qdisc)
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// clsactUsers counts the filters of orb8 and those of others on an interface's clsact qdisc.
+func clsactUsers(ifindex int) (mine, others int, err error) {
+	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		others, err := netlink.FilterList(l, parent)
-		if err != nil || len(others) > 0 {
-			return errors.Join(append(errs, err)...)
+		filters, err := netlink.FilterList(l, parent)
+		if err != nil {
+			return 0, 0, fmt.Errorf("cannot list tc filters: %w", err)
+		}
+		for _, f := range filters {
+			if b, ok := f.(*netlink.BpfFilter); ok && b.Name == clsactFilterName {
+				mine++
+			} else {
+				others++
+			}
 		}
 	}
-	return errors.Join(append(errs, netlink.QdiscDel(a.qdisc))...)
+	return mine, others, nil
 }

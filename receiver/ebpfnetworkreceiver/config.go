@@ -1,0 +1,140 @@
+package ebpfnetworkreceiver
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+
+	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
+)
+
+// The values of attach.mode.
+const (
+	modeAuto   = "auto"
+	modeCgroup = "cgroup"
+	modeTC     = "tc"
+)
+
+const (
+	minRingBufferSize = 4 << 10
+	maxRingBufferSize = 32 << 20
+	maxFlowTableSize  = 10_000_000
+	minInterval       = 100 * time.Millisecond
+)
+
+// Config is what the user says about the ebpf_network receiver.
+type Config struct {
+	Attach AttachConfig `mapstructure:"attach"`
+	// RingBufferSize is the size of the event ring buffer in bytes: a power of two from 4096 to 33554432.
+	RingBufferSize uint32 `mapstructure:"ring_buffer_size"`
+	// FlowTableSize is the number of flows that one interval can hold in the kernel, 1 to 10000000.
+	FlowTableSize uint32 `mapstructure:"flow_table_size"`
+	// Interval is the time between two records of a flow that is alive.
+	Interval time.Duration `mapstructure:"interval"`
+	// IdleTimeout ends a flow that has had no packet for so long.
+	IdleTimeout time.Duration `mapstructure:"idle_timeout"`
+	// Events turns on log records for new flows, SYN, FIN and RST as they happen.
+	Events bool `mapstructure:"events"`
+	// SelfTraffic includes the collector's own sockets.
+	SelfTraffic bool `mapstructure:"self_traffic"`
+
+	MetricsBuilderConfig metadata.MetricsBuilderConfig `mapstructure:",squash"`
+}
+
+// AttachConfig says where packets are watched.
+type AttachConfig struct {
+	// Mode is cgroup (at the sockets of a cgroup v2 hierarchy), tc (at interfaces), or auto: cgroup where there is a
+	// cgroup v2 hierarchy, tc where not.
+	Mode string `mapstructure:"mode"`
+	// CgroupPath is the root of the cgroup v2 hierarchy; when it is empty, it is looked up in the mounts.
+	CgroupPath string `mapstructure:"cgroup_path"`
+	// Interfaces selects the interfaces of mode tc.
+	Interfaces InterfacesConfig `mapstructure:"interfaces"`
+}
+
+// InterfacesConfig selects interfaces by name patterns as of path.Match. An interface is watched when it matches any
+// of Include and none of Exclude.
+type InterfacesConfig struct {
+	Include []string `mapstructure:"include"`
+	Exclude []string `mapstructure:"exclude"`
+}
+
+func createDefaultConfig() component.Config {
+	return &Config{
+		Attach: AttachConfig{
+			Mode: modeAuto,
+			Interfaces: InterfacesConfig{
+				Include: []string{"eth*", "en*", "cni0", "docker0", "br-*", "veth*"},
+			},
+		},
+		RingBufferSize:       1 << 20,
+		FlowTableSize:        100_000,
+		Interval:             5 * time.Second,
+		IdleTimeout:          time.Minute,
+		Events:               true,
+		MetricsBuilderConfig: metadata.DefaultMetricsBuilderConfig(),
+	}
+}
+
+// Validate names the key that is wrong, its value and what is allowed.
+func (c *Config) Validate() error {
+	var errs []error
+	if n := c.RingBufferSize; n < minRingBufferSize || n > maxRingBufferSize || n&(n-1) != 0 {
+		errs = append(errs, fmt.Errorf("ring_buffer_size: %d is not allowed; use a power of two from %d to %d (bytes)",
+			n, minRingBufferSize, maxRingBufferSize))
+	}
+	if n := c.FlowTableSize; n < 1 || n > maxFlowTableSize {
+		errs = append(errs, fmt.Errorf("flow_table_size: %d is not allowed; use 1 to %d (flows)", n, maxFlowTableSize))
+	}
+	if c.Interval < minInterval {
+		errs = append(errs, fmt.Errorf("interval: %s is too short; use %s or more", c.Interval, minInterval))
+	}
+	if c.IdleTimeout < c.Interval {
+		errs = append(errs, fmt.Errorf("idle_timeout: %s is shorter than interval (%s); use %s or more", c.IdleTimeout,
+			c.Interval, c.Interval))
+	}
+	return errors.Join(append(errs, c.Attach.validate())...)
+}
+
+func (c *AttachConfig) validate() error {
+	var errs []error
+	switch c.Mode {
+	case modeAuto, modeCgroup:
+	case modeTC:
+		if len(c.Interfaces.Include) == 0 {
+			errs = append(errs, errors.New("attach.interfaces.include: is empty, so nothing would be watched; "+
+				`name interfaces, or use "*" for all`))
+		}
+	default:
+		errs = append(errs, fmt.Errorf("attach.mode: %q is not allowed; use %s, %s or %s", c.Mode, modeAuto, modeCgroup, modeTC))
+	}
+	if c.CgroupPath != "" && !path.IsAbs(c.CgroupPath) {
+		errs = append(errs, fmt.Errorf("attach.cgroup_path: %q is not an absolute path; use one such as /sys/fs/cgroup, "+
+			"or leave it empty to have it found", c.CgroupPath))
+	}
+	for key, patterns := range map[string][]string{"include": c.Interfaces.Include, "exclude": c.Interfaces.Exclude} {
+		for _, p := range patterns {
+			if _, err := path.Match(p, ""); err != nil {
+				errs = append(errs, fmt.Errorf("attach.interfaces.%s: %q is not a pattern; use names with *, ? and [a-z], "+
+					`such as "veth*"`, key, p))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// wanted tells whether an interface is selected. The patterns have been validated.
+func (c *InterfacesConfig) wanted(name string) bool {
+	matches := func(patterns []string) bool {
+		for _, p := range patterns {
+			if ok, _ := path.Match(p, name); ok {
+				return true
+			}
+		}
+		return false
+	}
+	return matches(c.Include) && !matches(c.Exclude)
+}

@@ -1,0 +1,426 @@
+package ebpfnetworkreceiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/receiverhelper"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/bpf/network"
+	"github.com/orb8/orb8/internal/cgroup"
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/preflight"
+	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/engine"
+	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
+)
+
+// eventDelay is the longest that an event waits for company before it goes down the pipeline.
+const eventDelay = 100 * time.Millisecond
+
+// networkReceiver owns a flow engine. One goroutine reads its ring buffer (readEvents), another empties its flow table
+// once an interval (run).
+type networkReceiver struct {
+	cfg     *Config
+	set     receiver.Settings
+	logs    consumer.Logs
+	metrics consumer.Metrics
+
+	obs     *receiverhelper.ObsReport
+	mb      *metadata.MetricsBuilder
+	engine  *engine.Engine
+	devices *engine.Interfaces
+	mode    string
+	kernel  string
+	started time.Time
+	host    component.Host
+
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	pressure chan struct{}
+
+	// Of the goroutine of run alone.
+	tracker    *tracker
+	flows      *batch
+	kernelLoss engine.Loss // as of the last interval's end
+	lostBefore uint64      // packets, kernel and user space
+	packets    uint64
+	bytes      uint64
+	tableFlows int
+
+	mu sync.Mutex
+	// overflow holds the flows that found the kernel's table full, until the next interval ends.
+	overflow map[network.NetworkFlowKey]network.NetworkFlow
+	events   *batch
+	// lost is what user space lost: overflow that found no place here, and flow records that the pipeline refused.
+	lostPackets, lostBytes uint64
+}
+
+func newNetworkReceiver(set receiver.Settings, cfg *Config) (*networkReceiver, error) {
+	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
+		ReceiverID: set.ID, Transport: "ebpf", ReceiverCreateSettings: set,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot create the receiver's own telemetry: %w", err)
+	}
+	version := set.BuildInfo.Version
+	return &networkReceiver{
+		cfg: cfg, set: set, obs: obs,
+		mb:       metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set),
+		flows:    newBatch(version),
+		events:   newBatch(version),
+		overflow: map[network.NetworkFlowKey]network.NetworkFlow{},
+		pressure: make(chan struct{}, 1),
+	}, nil
+}
+
+// start checks the host, loads and attaches the programs, and leaves the rest to two goroutines. What the host lacks
+// is an error and a permanent status.
+func (r *networkReceiver) start(host component.Host) error {
+	if err := r.open(); err != nil {
+		err = fmt.Errorf("%s: %w", r.set.ID, err)
+		componentstatus.ReportStatus(host, componentstatus.NewPermanentErrorEvent(err))
+		return errors.Join(err, r.close())
+	}
+	r.host = host
+	var ctx context.Context
+	ctx, r.cancel = context.WithCancel(context.Background())
+	r.wg.Add(2)
+	go r.readEvents()
+	go r.run(ctx)
+	return nil
+}
+
+func (r *networkReceiver) open() error {
+	checks := preflight.Run(context.Background(), preflight.Options{CgroupPath: r.cfg.Attach.CgroupPath, Mode: r.cfg.Attach.Mode})
+	if err := preflight.Err(checks); err != nil {
+		return err
+	}
+	mount, err := cgroup.FindMount(r.cfg.Attach.CgroupPath)
+	r.mode = r.cfg.Attach.Mode
+	switch {
+	case err == nil && r.mode == modeAuto:
+		r.mode = modeCgroup
+	case err != nil && r.mode == modeAuto:
+		r.mode = modeTC
+	case err != nil && r.mode == modeCgroup:
+		return fmt.Errorf("attach.mode: %s is not possible here: %w", modeCgroup, err)
+	}
+	r.kernel = kernelRelease()
+	r.started = time.Now()
+	r.engine, err = engine.New(engine.Options{
+		RingBufferSize: r.cfg.RingBufferSize,
+		FlowTableSize:  r.cfg.FlowTableSize,
+		Events:         r.cfg.Events,
+		SelfTraffic:    r.cfg.SelfTraffic,
+		CgroupPath:     mount.Path,
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.engine.OwnersError(); err != nil {
+		r.set.Logger.Warn("Flows have no process names, and the collector's own traffic is counted too", zap.Error(err))
+	}
+	if r.mode == modeCgroup {
+		err = r.engine.AttachCgroup(mount.Path)
+	} else {
+		r.devices, err = r.engine.WatchInterfaces("", r.cfg.Attach.Interfaces.wanted, func(err error) {
+			r.set.Logger.Warn("An interface is not watched", zap.Error(err))
+		})
+	}
+	if err != nil {
+		return err
+	}
+	r.tracker = newTracker(r.cfg, recorder{interfaceName: r.interfaceName()}, r.emitFlow)
+	r.set.Logger.Info("Watching packets", zap.String("attach_mode", r.mode), zap.Uint32("attach_points", r.attachPoints()))
+	return nil
+}
+
+// interfaceName returns nil in cgroup mode.
+func (r *networkReceiver) interfaceName() func(uint32) string {
+	if r.devices == nil {
+		return nil
+	}
+	return r.devices.Name
+}
+
+// shutdown takes the programs off, reports what they had counted until then, and unloads them.
+func (r *networkReceiver) shutdown(context.Context) error {
+	if r.cancel == nil {
+		return nil
+	}
+	err := r.engine.Detach()
+	if r.devices != nil {
+		err = errors.Join(err, r.devices.Close())
+	}
+	// Nothing is added any more: what is in the ring buffer is read to its end before the last interval is closed.
+	err = errors.Join(err, r.engine.Flush())
+	r.cancel()
+	r.wg.Wait()
+	r.report()
+	r.flushEvents()
+	return errors.Join(err, r.close())
+}
+
+func (r *networkReceiver) close() error {
+	if r.engine == nil {
+		return nil
+	}
+	return r.engine.Close()
+}
+
+// run closes an interval when its time has come, or when the flow table is nearly full.
+func (r *networkReceiver) run(ctx context.Context) {
+	defer r.wg.Done()
+	intervals := time.NewTicker(r.cfg.Interval)
+	defer intervals.Stop()
+	events := time.NewTicker(eventDelay)
+	defer events.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-events.C:
+			r.flushEvents()
+		case <-intervals.C:
+			r.report()
+		case <-r.pressure:
+			r.report()
+		}
+	}
+}
+
+func (r *networkReceiver) readEvents() {
+	defer r.wg.Done()
+	rec := recorder{interfaceName: r.interfaceName()}
+	var clockUntil uint64
+	err := r.engine.ReadEvents(func(e *network.NetworkEvent) {
+		switch e.Kind {
+		case eventPressure:
+			select {
+			case r.pressure <- struct{}{}:
+			default: // a flip is already asked for
+			}
+		case eventOverflow:
+			r.addOverflow(e)
+		default:
+			if e.Flow.FirstNs >= clockUntil {
+				rec.clock, clockUntil = readClock(), e.Flow.FirstNs+uint64(time.Second)
+			}
+			r.addEvent(&flow.Event{Kind: flow.EventKind(e.Kind), Record: rec.record(&e.Key, &e.Flow, false)})
+		}
+	})
+	if err != nil {
+		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
+	}
+}
+
+// The kinds of event.h that are no flow.EventKind.
+const (
+	eventOverflow = 5
+	eventPressure = 6
+)
+
+func (r *networkReceiver) addOverflow(e *network.NetworkEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum, ok := r.overflow[e.Key]
+	if !ok && len(r.overflow) >= int(r.cfg.FlowTableSize) {
+		r.lostPackets += e.Flow.Packets
+		r.lostBytes += e.Flow.Bytes
+		return
+	}
+	r.overflow[e.Key] = merge(sum, e.Flow)
+}
+
+// merge adds what b counted to a, which is zero or an earlier part of the same flow.
+func merge(a, b network.NetworkFlow) network.NetworkFlow {
+	if a.Packets == 0 {
+		return b
+	}
+	if b.Isn == a.Isn && b.Connections == 1 {
+		b.Connections = 0
+	}
+	a.Bytes += b.Bytes
+	a.Packets += b.Packets
+	a.Connections += b.Connections
+	a.TcpFlags |= b.TcpFlags
+	a.FirstNs = min(a.FirstNs, b.FirstNs)
+	a.LastNs = max(a.LastNs, b.LastNs)
+	return a
+}
+
+func (r *networkReceiver) addEvent(e *flow.Event) {
+	r.mu.Lock()
+	r.events.addEvent(e)
+	full := r.events.records >= maxBatch
+	r.mu.Unlock()
+	if full {
+		r.flushEvents()
+	}
+}
+
+func (r *networkReceiver) flushEvents() {
+	r.mu.Lock()
+	full := r.events
+	if full.records == 0 {
+		r.mu.Unlock()
+		return
+	}
+	r.events = newBatch(full.version)
+	r.mu.Unlock()
+	r.consume(full)
+}
+
+// report closes an interval: it flips and empties the flow table and sends records, status and metrics.
+func (r *networkReceiver) report() {
+	if err := r.drain(); err != nil {
+		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
+		return
+	}
+	now := time.Now()
+	status := r.status(now)
+	r.flows.addStatus(&status)
+	r.flushFlows()
+	r.sendMetrics(now, &status)
+}
+
+func (r *networkReceiver) drain() error {
+	if err := r.engine.Flip(); err != nil {
+		return err
+	}
+	var err error
+	if r.kernelLoss, err = r.engine.Losses(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	lost := r.kernelLoss.Packets + r.lostPackets
+	overflow := r.overflow
+	r.overflow = map[network.NetworkFlowKey]network.NetworkFlow{}
+	r.mu.Unlock()
+
+	r.tracker.begin(readClock(), lost-r.lostBefore)
+	r.lostBefore = lost
+	r.tableFlows, err = r.engine.Drain(func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
+		if more, ok := overflow[*k]; ok {
+			*f = merge(*f, more)
+			delete(overflow, *k)
+		}
+		r.observe(k, f)
+	})
+	for k, f := range overflow {
+		r.observe(&k, &f)
+	}
+	r.tracker.end()
+	return err
+}
+
+func (r *networkReceiver) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
+	r.packets += f.Packets
+	r.bytes += f.Bytes
+	r.tracker.observe(k, f)
+}
+
+func (r *networkReceiver) emitFlow(rec flow.Record) {
+	r.flows.addFlow(&rec)
+	if r.flows.records >= maxBatch {
+		r.flushFlows()
+	}
+}
+
+func (r *networkReceiver) flushFlows() {
+	full := r.flows
+	if full.records == 0 {
+		return
+	}
+	r.flows = newBatch(full.version)
+	r.consume(full)
+}
+
+// consume hands a batch to the pipeline. What the pipeline refuses is lost, and counted.
+func (r *networkReceiver) consume(b *batch) {
+	if r.logs == nil {
+		return
+	}
+	ctx := r.obs.StartLogsOp(context.Background())
+	err := r.logs.ConsumeLogs(ctx, b.logs)
+	r.obs.EndLogsOp(ctx, metadata.Type.String(), b.records, err)
+	if err != nil {
+		r.mu.Lock()
+		r.lostPackets += b.packets
+		r.lostBytes += b.bytes
+		r.mu.Unlock()
+	}
+}
+
+func (r *networkReceiver) sendMetrics(now time.Time, s *flow.NetworkStatus) {
+	if r.metrics == nil {
+		return
+	}
+	ts := pcommon.NewTimestampFromTime(now)
+	recordSeries(r.tracker, r.mb, ts)
+	r.mb.RecordOrb8NetworkLostPacketsDataPoint(ts, int64(s.LostPackets))
+	r.mb.RecordOrb8NetworkLostIoDataPoint(ts, int64(s.LostBytes))
+	r.mb.RecordOrb8NetworkUnparsedPacketsDataPoint(ts, int64(s.UnparsedPackets))
+	r.mb.RecordOrb8RingBufferDropsDataPoint(ts, int64(s.LostEvents))
+	r.mb.RecordOrb8RingBufferUtilizationDataPoint(ts, s.RingBufferUtilization)
+	r.mb.RecordOrb8NetworkFlowTableEntriesDataPoint(ts, int64(s.FlowTableEntries))
+	r.mb.RecordOrb8NetworkFlowTableLimitDataPoint(ts, int64(s.FlowTableSize))
+	r.mb.RecordOrb8NetworkFlowsDataPoint(ts, int64(s.LiveFlows))
+	md := r.mb.Emit()
+	points := md.DataPointCount()
+	ctx := r.obs.StartMetricsOp(context.Background())
+	err := r.metrics.ConsumeMetrics(ctx, md)
+	r.obs.EndMetricsOp(ctx, metadata.Type.String(), points, err)
+}
+
+func (r *networkReceiver) status(now time.Time) flow.NetworkStatus {
+	r.mu.Lock()
+	lostPackets, lostBytes := r.lostPackets, r.lostBytes
+	r.mu.Unlock()
+	return flow.NetworkStatus{
+		Version:               r.set.BuildInfo.Version,
+		Kernel:                r.kernel,
+		Time:                  now,
+		Started:               r.started,
+		AttachMode:            r.mode,
+		AttachPoints:          r.attachPoints(),
+		Interval:              r.cfg.Interval,
+		Packets:               r.packets,
+		Bytes:                 r.bytes,
+		LostPackets:           r.kernelLoss.Packets + lostPackets,
+		LostBytes:             r.kernelLoss.Bytes + lostBytes,
+		LostEvents:            r.kernelLoss.Events,
+		UnparsedPackets:       r.kernelLoss.Unparsed,
+		LiveFlows:             uint64(len(r.tracker.flows)),
+		RingBufferBytes:       uint64(r.cfg.RingBufferSize),
+		RingBufferUtilization: r.engine.RingBufferUtilization(),
+		FlowTableSize:         uint64(r.cfg.FlowTableSize),
+		FlowTableEntries:      uint64(r.tableFlows),
+	}
+}
+
+// attachPoints counts the hooks: two for a cgroup, two for every interface.
+func (r *networkReceiver) attachPoints() uint32 {
+	if r.devices != nil {
+		return uint32(2 * r.devices.Len())
+	}
+	return 2
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

@@ -1,0 +1,196 @@
+package ebpfnetworkreceiver
+
+import (
+	"time"
+
+	"github.com/orb8/orb8/bpf/network"
+	"github.com/orb8/orb8/internal/flow"
+)
+
+const (
+	tcpFIN = 0x01
+	tcpRST = 0x04
+)
+
+// closingTimeout ends a TCP flow that has seen a FIN and nothing since. It is short because the last packets of a
+// connection may never be seen at a socket: the kernel answers them from TIME_WAIT, without one.
+const closingTimeout = 10 * time.Second
+
+// tracker knows which flows are alive. It turns the counts of an interval into flow records, notices when a flow has
+// ended, and adds up the metrics. It is not safe for concurrent use.
+type tracker struct {
+	idle time.Duration
+	// maxFlows bounds flows: those beyond it are reported as well as the others but have no end record.
+	maxFlows int
+	recorder recorder
+	// emit is given every record; it may keep it.
+	emit func(flow.Record)
+
+	flows   map[network.NetworkFlowKey]flowState
+	series  map[seriesKey]*series
+	closing []closingFlow
+}
+
+// flowState is what must be remembered of a flow between intervals. It holds no pointer, so that the garbage collector
+// need not look at the map.
+type flowState struct {
+	lastNS   int64 // monotonic
+	cgroupID uint64
+	isn      uint32
+	pid      uint32
+	comm     [16]int8
+	tcpFlags uint8
+}
+
+// closingFlow is a flow of this interval with FIN or RST, put off until the other direction is known too.
+type closingFlow struct {
+	key   network.NetworkFlowKey
+	flow  network.NetworkFlow
+	ended bool
+}
+
+// seriesKey is the identity of a metric's data points.
+type seriesKey struct {
+	cgroupID  uint64
+	ifindex   uint32
+	direction uint8
+	transport uint8
+	ipv4      bool
+}
+
+// series adds up since its start. It ends when its resource has been silent for seriesTimeout.
+type series struct {
+	bytes, packets, connections uint64
+	start                       time.Time
+	lastNS                      int64
+}
+
+// seriesTimeout drops the series of a silent cgroup, so that series do not pile up as containers come and go.
+const seriesTimeout = 10 * time.Minute
+
+func newTracker(cfg *Config, r recorder, emit func(flow.Record)) *tracker {
+	return &tracker{
+		idle:     cfg.IdleTimeout,
+		maxFlows: 4 * int(cfg.FlowTableSize),
+		recorder: r,
+		emit:     emit,
+		flows:    map[network.NetworkFlowKey]flowState{},
+		series:   map[seriesKey]*series{},
+	}
+}
+
+// begin opens an interval in which lost packets were lost.
+func (t *tracker) begin(c clock, lost uint64) {
+	t.recorder.clock = c
+	t.recorder.lost = lost
+}
+
+// observe takes what a flow did in the interval.
+func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
+	st, known := t.flows[*k]
+	if flow.Transport(k.Transport) == flow.TCP {
+		// A SYN sent again after a flip looks like the first one to the kernel's new generation.
+		if known && f.Connections == 1 && f.Isn == st.isn && st.isn != 0 {
+			f.Connections = 0
+		}
+	} else if !known {
+		f.Connections = 1
+	}
+	st.lastNS = max(st.lastNS, int64(f.LastNs))
+	st.tcpFlags |= f.TcpFlags
+	if f.Isn != 0 {
+		st.isn = f.Isn
+	}
+	if f.CgroupId != 0 {
+		st.cgroupID = f.CgroupId
+	}
+	if f.Pid != 0 {
+		st.pid, st.comm = f.Pid, f.Comm
+	}
+	if known || len(t.flows) < t.maxFlows {
+		t.flows[*k] = st
+	}
+	t.count(k, f)
+	if st.tcpFlags&(tcpFIN|tcpRST) != 0 {
+		t.closing = append(t.closing, closingFlow{key: *k, flow: *f})
+		return
+	}
+	t.emit(t.recorder.record(k, f, false))
+}
+
+// end closes the interval: it reports the flows that are closing and ends those that are closed or idle.
+func (t *tracker) end() {
+	for i := range t.closing {
+		c := &t.closing[i]
+		c.ended = t.closed(&c.key)
+		t.emit(t.recorder.record(&c.key, &c.flow, c.ended))
+	}
+	// Only now may the states go: the other direction asked for them.
+	for i := range t.closing {
+		if t.closing[i].ended {
+			delete(t.flows, t.closing[i].key)
+		}
+	}
+	for i := range t.closing {
+		if !t.closing[i].ended {
+			continue
+		}
+		other := reverse(&t.closing[i].key)
+		if st, ok := t.flows[other]; ok {
+			t.endQuietly(other, st)
+		}
+	}
+	t.closing = t.closing[:0]
+	t.expire()
+}
+
+// closed tells whether a TCP connection is over: reset, or finished from both sides.
+func (t *tracker) closed(k *network.NetworkFlowKey) bool {
+	other := reverse(k)
+	mine, theirs := t.flows[*k].tcpFlags, t.flows[other].tcpFlags
+	return (mine|theirs)&tcpRST != 0 || mine&theirs&tcpFIN != 0
+}
+
+// expire ends flows and series that have been silent for too long.
+func (t *tracker) expire() {
+	now := monotonicNow()
+	for k, st := range t.flows {
+		timeout := t.idle
+		if st.tcpFlags&(tcpFIN|tcpRST) != 0 {
+			timeout = min(timeout, closingTimeout)
+		}
+		if now-st.lastNS >= int64(timeout) {
+			t.endQuietly(k, st)
+		}
+	}
+	for k, s := range t.series {
+		if now-s.lastNS >= int64(seriesTimeout) {
+			delete(t.series, k)
+		}
+	}
+}
+
+// endQuietly reports the end of a flow that did nothing in this interval.
+func (t *tracker) endQuietly(k network.NetworkFlowKey, st flowState) {
+	delete(t.flows, k)
+	t.emit(t.recorder.record(&k, &network.NetworkFlow{
+		FirstNs: uint64(st.lastNS), LastNs: uint64(st.lastNS), CgroupId: st.cgroupID, Pid: st.pid, Comm: st.comm,
+		TcpFlags: st.tcpFlags,
+	}, true))
+}
+
+func (t *tracker) count(k *network.NetworkFlowKey, f *network.NetworkFlow) {
+	key := seriesKey{cgroupID: f.CgroupId, direction: k.Direction, transport: k.Transport, ipv4: isIPv4(&k.Saddr)}
+	if t.recorder.interfaceName != nil {
+		key.ifindex = uint32(k.Scope)
+	}
+	s := t.series[key]
+	if s == nil {
+		s = &series{start: t.recorder.clock.wall(int64(f.FirstNs))}
+		t.series[key] = s
+	}
+	s.bytes += f.Bytes
+	s.packets += f.Packets
+	s.connections += uint64(f.Connections)
+	s.lastNS = max(s.lastNS, int64(f.LastNs))
+}
