@@ -1,0 +1,54 @@
+package orb8storageextension
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/confmap"
+	"go.opentelemetry.io/collector/confmap/confmaptest"
+
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/metadata"
+)
+
+func TestConfig(t *testing.T) {
+	tests := []struct {
+		id   string
+		want *Config
+		// err is what the message must hold.
+		err []string
+	}{
+		{id: "", want: &Config{Embedded: EmbeddedConfig{Retention: time.Hour, MaxBytes: 67108864}}},
+		{id: "all", want: &Config{Embedded: EmbeddedConfig{Retention: 30 * time.Minute, MaxBytes: 8388608}}},
+		{id: "short", err: []string{"embedded: retention: 59s is too short; use 1m0s or more"}},
+		{id: "small", err: []string{"embedded: max_bytes: 1000 is too small; use 4194304 or more"}},
+		{id: "negative", err: []string{"retention: -1h0m0s is too short", "max_bytes: -1 is too small"}},
+	}
+	conf, err := confmaptest.LoadConf(filepath.Join("testdata", "config.yaml"))
+	require.NoError(t, err)
+	for _, tt := range tests {
+		t.Run(tt.id, func(t *testing.T) {
+			sub, err := conf.Sub(component.NewIDWithName(metadata.Type, tt.id).String())
+			require.NoError(t, err)
+			cfg := createDefaultConfig()
+			require.NoError(t, sub.Unmarshal(cfg))
+			err = confmap.Validate(cfg)
+			if tt.err == nil {
+				require.NoError(t, err)
+				assert.Equal(t, tt.want, cfg)
+				return
+			}
+			for _, part := range tt.err {
+				assert.ErrorContains(t, err, part)
+			}
+		})
+	}
+}
+
+func TestUnknownKey(t *testing.T) {
+	conf := confmap.NewFromStringMap(map[string]any{"loki": map[string]any{}})
+	assert.ErrorContains(t, conf.Unmarshal(createDefaultConfig()), "loki")
+}

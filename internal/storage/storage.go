@@ -1,0 +1,132 @@
+// Package storage is the contract between what writes flows (the orb8_store exporter), what keeps them (the
+// orb8_storage extension and its backends) and what answers questions about them (the orb8_query extension).
+package storage
+
+import (
+	"context"
+	"time"
+
+	"github.com/orb8/orb8/internal/flow"
+)
+
+// Store keeps what agents report and answers questions about it. All methods may be called concurrently.
+type Store interface {
+	Writer
+	Reader
+}
+
+// Writer takes what agents report. It copies what it keeps: the caller may reuse the slices.
+type Writer interface {
+	// WriteFlows stores flow records, in any order of time, and hands each to the subscribers as a FLOW event, or an
+	// END event when the flow has ended. A record is visible to readers when WriteFlows returns. On error an unknown
+	// part of the records was stored: a retry may count them twice.
+	WriteFlows(ctx context.Context, records []flow.Record) error
+	// WriteEvents hands events to the subscribers. Events are not stored.
+	WriteEvents(ctx context.Context, events []flow.Event) error
+	// WriteStatus stores the latest status of a node, and what the node lost since the status before it. A status
+	// that is older than the one stored is ignored.
+	WriteStatus(ctx context.Context, status flow.NetworkStatus) error
+}
+
+// Reader answers questions. Readers never block the writer for longer than it takes to note what is there.
+type Reader interface {
+	// QueryFlows aggregates the interval records of a time range into one row a flow. It returns ctx.Err() when ctx
+	// ends first, and never a part of the answer without saying so.
+	QueryFlows(ctx context.Context, query FlowQuery) (FlowResult, error)
+	// Status returns the state of every node that reported within the retention, by name, and of the store itself.
+	Status(ctx context.Context) (Status, error)
+	// Subscribe starts a live feed of the events that match. The caller must Close it.
+	Subscribe(selection EventSelection) Subscription
+}
+
+// FlowQuery selects flows. The zero value selects all that the store covers.
+type FlowQuery struct {
+	// Since and Until bound the range [Since, Until). A record is in it, with all its counts, when any instant from its
+	// first to its last packet is. The zero Since means from the oldest record on, the zero Until means no bound.
+	Since, Until time.Time
+	Selection    Selection
+	// Limit is the most rows to return; 0 means no limit.
+	Limit int
+}
+
+// FlowResult is the answer to a FlowQuery.
+type FlowResult struct {
+	// Flows holds one row a flow: the records of the range that share node, local endpoint (its cgroup, or its
+	// identity where the cgroup is not known), direction, transport, addresses, ports, interface, and ICMP type and
+	// code. Counts are summed, Start is the first and End the last packet, TCPFlags the union; identities and Ended
+	// are those of the newest record. Rows are ordered newest End first, then newest Start, node, source and
+	// destination, so that equal stores give equal answers.
+	Flows []flow.Record
+	// Matched is how many flows matched. More than len(Flows) means that Limit cut the answer: the oldest rows are
+	// missing.
+	Matched int
+	// Lost is everything that may be missing from the range, over all nodes: a loss whose time is known only to lie
+	// between two reports counts when any instant between them is in the range. It is never understated.
+	Lost Loss
+	// Oldest is the oldest instant that the store still covers.
+	Oldest time.Time
+	// MissingNodes are the nodes, by name, whose last status is older than three of their intervals, at Until or now,
+	// whichever is first. A node that stays away for longer than the retention is forgotten.
+	MissingNodes []string
+}
+
+// Loss is what was seen and is in no row.
+type Loss struct {
+	// Packets, Bytes and Events are flow.NetworkStatus' LostPackets, LostBytes and LostEvents.
+	Packets, Bytes, Events uint64
+	// EvictedRecords are flow records that were dropped before their retention had passed, to bound memory.
+	EvictedRecords uint64
+}
+
+// Add sums two losses.
+func (l Loss) Add(o Loss) Loss {
+	return Loss{
+		Packets:        l.Packets + o.Packets,
+		Bytes:          l.Bytes + o.Bytes,
+		Events:         l.Events + o.Events,
+		EvictedRecords: l.EvictedRecords + o.EvictedRecords,
+	}
+}
+
+// Status is the state of the nodes and of the store.
+type Status struct {
+	Nodes []NodeStatus
+	Store StoreStatus
+}
+
+// NodeStatus is a node's latest report.
+type NodeStatus struct {
+	flow.NetworkStatus
+	// LastSeen is when the report arrived, by the store's clock, which unlike the node's is the same for all nodes.
+	LastSeen time.Time
+	// Missing is true when LastSeen is older than three of the node's intervals.
+	Missing bool
+}
+
+// StoreStatus is the state of the store.
+type StoreStatus struct {
+	Backend string
+	Records uint64
+	// Bytes is the memory that the records take, MaxBytes its bound.
+	Bytes, MaxBytes uint64
+	Oldest          time.Time
+	// EvictedRecords is the sum of Loss.EvictedRecords since the store started.
+	EvictedRecords  uint64
+	Subscribers     int
+	SubscriberDrops uint64
+}
+
+// EventSelection selects events.
+type EventSelection struct {
+	Selection Selection
+	// Kinds selects events of these kinds, all when empty.
+	Kinds []flow.EventKind
+}
+
+// Subscription is a live feed of events. A subscriber that reads too slowly loses events; it never slows the writer.
+type Subscription interface {
+	// Next waits for the next event. Dropped is how many events this subscriber lost since the previous call
+	// returned. It returns ctx.Err() when ctx ends first.
+	Next(ctx context.Context) (event flow.Event, dropped uint64, err error)
+	Close()
+}
