@@ -1,0 +1,143 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+
+	"github.com/orb8/orb8/internal/cgroup"
+)
+
+// Run checks the kernel, the capabilities of this process, BTF, the cgroup v2 mount, and that BPF can be used. It
+// changes nothing: what it loads to try is unloaded at once. Checks that ctx leaves no time for have failed.
+func Run(ctx context.Context, opts Options) []Check {
+	h := host{
+		root:      "/",
+		findMount: cgroup.FindMount,
+		haveMap:   features.HaveMapType,
+		haveProg:  features.HaveProgramType,
+	}
+	return h.run(ctx, opts)
+}
+
+// host is what the checks look at.
+type host struct {
+	// root is where proc and sys are.
+	root      string
+	findMount func(path string) (cgroup.Mount, error)
+	haveMap   func(ebpf.MapType) error
+	haveProg  func(ebpf.ProgramType) error
+}
+
+func (h host) run(ctx context.Context, opts Options) []Check {
+	kernel, v := h.kernel()
+	caps := h.capabilities(opts.Mode, v)
+	mount, program := h.cgroup(opts)
+	checks := []Check{kernel, caps, h.btf(), mount}
+	switch {
+	case Err(checks[:2]) != nil:
+		return append(checks, Check{Name: "bpf", Status: Warn, Detail: "not tried", Fix: "see above"})
+	case ctx.Err() != nil:
+		return append(checks, Check{Name: "bpf", Status: Fail, Detail: "not tried: " + ctx.Err().Error(), Fix: "try again"})
+	}
+	return append(checks, h.bpf(program))
+}
+
+func (h host) kernel() (Check, version) {
+	c := Check{Name: "kernel"}
+	release, err := h.read("proc/sys/kernel/osrelease")
+	release = strings.TrimSpace(release)
+	var v version
+	if err == nil {
+		v, err = parseVersion(release)
+	}
+	switch {
+	case err != nil:
+		c.Status, c.Detail, c.Fix = Fail, err.Error(), "mount proc at /proc"
+	case v < ringBuffer:
+		c.Status, c.Detail, c.Fix = Fail, "Linux "+release+" has no BPF ring buffer", "use Linux 5.8 or later"
+	case v < memoryCgroups:
+		c.Detail = "Linux " + release + "; 5.11 does without CAP_SYS_RESOURCE, 6.6 brings tcx"
+	case v < tcx:
+		c.Detail = "Linux " + release + "; 6.6 brings tcx, until then mode tc makes clsact qdiscs"
+	default:
+		c.Detail = "Linux " + release
+	}
+	return c, v
+}
+
+func (h host) btf() Check {
+	const vmlinux = "sys/kernel/btf/vmlinux"
+	if _, err := os.Stat(filepath.Join(h.root, vmlinux)); err != nil {
+		return Check{
+			Name:   "btf",
+			Status: Warn,
+			Detail: "the kernel does not describe its types in /" + vmlinux + ", so that flows do not name their process",
+			Fix:    "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+		}
+	}
+	return Check{Name: "btf", Detail: "/" + vmlinux}
+}
+
+// cgroup also returns the type of program that mode and mount call for.
+func (h host) cgroup(opts Options) (Check, ebpf.ProgramType) {
+	c := Check{Name: "cgroup"}
+	m, err := h.findMount(opts.CgroupPath)
+	switch {
+	case err != nil:
+		c.Status, c.Detail = Fail, err.Error()
+		c.Fix = "or set the mode tc, which watches interfaces"
+		if opts.Mode != ModeCgroup {
+			c.Status = Warn
+			c.Fix = "until then interfaces are watched, and containers are not told apart"
+		}
+	case m.Partial:
+		c.Status = Warn
+		c.Detail = m.Path + " is not the root of the cgroup v2 hierarchy: what is not below it is not seen"
+		c.Fix = "give the container the host's /sys/fs/cgroup"
+	default:
+		c.Detail = "cgroup v2 at " + m.Path
+	}
+	if opts.Mode == ModeTC || err != nil && opts.Mode != ModeCgroup {
+		return c, ebpf.SchedCLS
+	}
+	return c, ebpf.CGroupSKB
+}
+
+func (h host) bpf(program ebpf.ProgramType) Check {
+	for _, try := range []struct {
+		what string
+		err  error
+	}{
+		{"a ring buffer map", h.haveMap(ebpf.RingBuf)},
+		{"a " + program.String() + " program", h.haveProg(program)},
+	} {
+		c := Check{Name: "bpf", Status: Fail}
+		switch {
+		case try.err == nil:
+			continue
+		case errors.Is(try.err, ebpf.ErrNotSupported):
+			c.Detail = "this kernel does not support " + try.what
+			c.Fix = "use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_NET_CLS_BPF"
+		case errors.Is(try.err, os.ErrPermission):
+			c.Detail = "the capabilities are there, yet loading " + try.what + " is not permitted"
+			c.Fix = "allow the bpf system call: seccomp profile, security module, lockdown or a user namespace forbid it"
+		default:
+			c.Detail = fmt.Sprintf("cannot load %s: %v", try.what, try.err)
+			c.Fix = "see the kernel's log"
+		}
+		return c
+	}
+	return Check{Name: "bpf", Detail: "a ring buffer map and a " + program.String() + " program were loaded"}
+}
+
+func (h host) read(path string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(h.root, path))
+	return string(b), err
+}
