@@ -41,7 +41,9 @@ func TestRun(t *testing.T) {
 		schedCLS  = Check{Name: "bpf", Detail: "a ring buffer map and a SchedCLS program were loaded"}
 		notTried  = Check{Name: "bpf", Status: Warn, Detail: "not tried", Fix: "see above"}
 	)
-	none := func(string) (cgroup.Mount, error) { return cgroup.Mount{}, errors.New("no cgroup v2 hierarchy is mounted") }
+	none := func(string) (cgroup.Mount, error) {
+		return cgroup.Mount{}, errors.New("no cgroup v2 hierarchy is mounted")
+	}
 	for _, tt := range []struct {
 		name, host string
 		opts       Options
