@@ -222,7 +222,9 @@ func TestQuerySelects(t *testing.T) {
 	})
 	s.WriteFlows([]flow.Record{v4, v6})
 
-	prefix := func(p string) storage.Filter { return storage.Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix(p)}} }
+	prefix := func(p string) storage.Filter {
+		return storage.Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix(p)}}
+	}
 	tests := []struct {
 		name      string
 		selection storage.Selection
