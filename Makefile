@@ -24,8 +24,8 @@ as-root: # before the build, which takes minutes
 
 .PHONY: build
 build: distribution/build/main.go ## build bin/orb8-collector and bin/orb8
-	cd distribution/build && go build -trimpath -ldflags='-s -w' -o ../../bin/orb8-collector .
-	go build -trimpath -ldflags='-s -w -X main.version=v$(VERSION)' -o bin/orb8 ./cmd/orb8
+	cd distribution/build && go build -ldflags='-s -w' -o ../../bin/orb8-collector .
+	go build -ldflags='-s -w -X main.version=v$(VERSION)' -o bin/orb8 ./cmd/orb8
 
 # ocb writes the collector's main package and pins its modules; building it is left to go, which knows what is up to date.
 distribution/build/main.go: builder-config.yaml go.mod go.sum internal/tools/go.mod
