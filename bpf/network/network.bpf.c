@@ -212,26 +212,28 @@ static __always_inline bool identify(struct __sk_buff *skb, const struct flow_ke
 {
 	__u32 ifindex = skb->ifindex;
 	struct interface *dev = bpf_map_lookup_elem(&interfaces, &ifindex);
-	struct owner *o;
+	struct owner *o = NULL;
 	bool self = false;
 
 	// A packet that left a socket still carries it, until a router or a bridge's firewall lets go of it.
 	if (key->direction == EGRESS && skb->sk) {
 		f->cgroup_id = bpf_skb_cgroup_id(skb);
 		o = owner_of(skb->sk);
-		if (o)
+		if (o) {
 			flow_own(f, o);
-		return !(o && self_pid && o->pid == self_pid);
+			return !(self_pid && o->pid == self_pid);
+		}
 	}
 	struct bpf_sock *sk = socket_of(skb, key, dev ? dev->peer_netns : -1);
 	if (!sk)
 		return true;
-	// A tc program cannot ask for another socket's cgroup; its owner's is the one it was made in, and it keeps that.
-	o = bpf_sk_storage_get(&owners, sk, NULL, 0);
+	o = owner_of(sk);
 	if (o) {
 		self = self_pid && o->pid == self_pid;
-		f->cgroup_id = o->cgroup_id;
 		flow_own(f, o);
+		// A tc program cannot ask for another socket's cgroup. Its owner's is the one it was made in, and it keeps that.
+		if (!f->cgroup_id)
+			f->cgroup_id = o->cgroup_id;
 	}
 	bpf_sk_release(sk);
 	return !self;

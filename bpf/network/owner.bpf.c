@@ -43,16 +43,36 @@ struct bpf_iter__task_file {
 };
 #pragma clang attribute pop
 
-SEC("cgroup/sock_create")
-int sock_create(struct bpf_sock *ctx)
+static __always_inline int mark(struct bpf_sock *sk)
 {
-	struct owner *o = bpf_sk_storage_get(&owners, ctx, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (o) {
+	struct owner *o = bpf_sk_storage_get(&owners, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (o && !o->pid) {
 		o->cgroup_id = bpf_get_current_cgroup_id();
 		o->pid = bpf_get_current_pid_tgid() >> 32;
 		bpf_get_current_comm(o->comm, sizeof(o->comm));
 	}
 	return 1;
+}
+
+SEC("cgroup/sock_create")
+int sock_create(struct bpf_sock *ctx)
+{
+	return mark(ctx);
+}
+
+// The TCP sockets below an MPTCP socket are made by the kernel, which the hook above is not told of. A listener's is
+// bound while its process calls bind(2), and the connections that fall back to TCP are its clones. Go programs listen
+// with MPTCP by default.
+SEC("cgroup/post_bind4")
+int post_bind4(struct bpf_sock *ctx)
+{
+	return mark(ctx);
+}
+
+SEC("cgroup/post_bind6")
+int post_bind6(struct bpf_sock *ctx)
+{
+	return mark(ctx);
 }
 
 SEC("iter/task_file")

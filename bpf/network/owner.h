@@ -4,6 +4,7 @@
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <stdbool.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
 struct owner {
@@ -29,5 +30,10 @@ static __always_inline struct owner *owner_of(struct bpf_sock *sk)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return NULL;
-	return bpf_sk_storage_get(&owners, sk, NULL, 0);
+	struct owner *o = bpf_sk_storage_get(&owners, sk, NULL, 0);
+	if (o || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_skc_to_mptcp_sock))
+		return o;
+	// A TCP socket below an MPTCP socket (helper: Linux 5.19): the latter is the one that a process made.
+	struct mptcp_sock *m = bpf_skc_to_mptcp_sock(sk);
+	return m ? bpf_sk_storage_get(&owners, m, NULL, 0) : NULL;
 }

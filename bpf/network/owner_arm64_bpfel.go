@@ -27,6 +27,8 @@ type OwnerOwner struct {
 const (
 	OwnerMapOwners           = "owners"
 	OwnerProgExistingSockets = "existing_sockets"
+	OwnerProgPostBind4       = "post_bind4"
+	OwnerProgPostBind6       = "post_bind6"
 	OwnerProgSockCreate      = "sock_create"
 	OwnerProgWhoami          = "whoami"
 	OwnerVarOwnPid           = "own_pid"
@@ -75,6 +77,8 @@ type OwnerSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type OwnerProgramSpecs struct {
 	ExistingSockets *ebpf.ProgramSpec `ebpf:"existing_sockets"`
+	PostBind4       *ebpf.ProgramSpec `ebpf:"post_bind4"`
+	PostBind6       *ebpf.ProgramSpec `ebpf:"post_bind6"`
 	SockCreate      *ebpf.ProgramSpec `ebpf:"sock_create"`
 	Whoami          *ebpf.ProgramSpec `ebpf:"whoami"`
 }
@@ -134,6 +138,8 @@ type OwnerVariables struct {
 // It can be passed to LoadOwnerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OwnerPrograms struct {
 	ExistingSockets *ebpf.Program `ebpf:"existing_sockets"`
+	PostBind4       *ebpf.Program `ebpf:"post_bind4"`
+	PostBind6       *ebpf.Program `ebpf:"post_bind6"`
 	SockCreate      *ebpf.Program `ebpf:"sock_create"`
 	Whoami          *ebpf.Program `ebpf:"whoami"`
 }
@@ -141,6 +147,8 @@ type OwnerPrograms struct {
 func (p *OwnerPrograms) Close() error {
 	return _OwnerClose(
 		p.ExistingSockets,
+		p.PostBind4,
+		p.PostBind6,
 		p.SockCreate,
 		p.Whoami,
 	)

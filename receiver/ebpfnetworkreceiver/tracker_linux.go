@@ -101,11 +101,16 @@ func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 	if f.Isn != 0 {
 		st.isn = f.Isn
 	}
+	// Who it is may have been seen only when the connection was opened, in an earlier generation.
 	if f.CgroupId != 0 {
 		st.cgroupID = f.CgroupId
+	} else {
+		f.CgroupId = st.cgroupID
 	}
 	if f.Pid != 0 {
 		st.pid, st.comm = f.Pid, f.Comm
+	} else {
+		f.Pid, f.Comm = st.pid, st.comm
 	}
 	if known || len(t.flows) < t.maxFlows {
 		t.flows[*k] = st

@@ -15,7 +15,7 @@ import (
 type owners struct {
 	sockets *ebpf.Map
 	objs    network.OwnerObjects
-	link    link.Link
+	links   []link.Link
 	// pid is this process's id in the first pid namespace; 0 when err is set.
 	pid uint32
 	err error
@@ -45,11 +45,19 @@ func (o *owners) start(cgroupPath string) error {
 		return fmt.Errorf("cannot read the own process id: %w", err)
 	}
 	// New sockets first: one that is made meanwhile is then marked by either.
-	var err error
-	o.link, err = link.AttachCgroup(link.CgroupOptions{Path: cgroupPath, Attach: ebpf.AttachCGroupInetSockCreate,
-		Program: o.objs.SockCreate})
-	if err != nil {
-		return fmt.Errorf("cannot follow new sockets of cgroup %s: %w", cgroupPath, err)
+	for _, a := range []struct {
+		prog *ebpf.Program
+		hook ebpf.AttachType
+	}{
+		{o.objs.SockCreate, ebpf.AttachCGroupInetSockCreate},
+		{o.objs.PostBind4, ebpf.AttachCGroupInet4PostBind},
+		{o.objs.PostBind6, ebpf.AttachCGroupInet6PostBind},
+	} {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroupPath, Attach: a.hook, Program: a.prog})
+		if err != nil {
+			return fmt.Errorf("cannot follow new sockets of cgroup %s: %w", cgroupPath, err)
+		}
+		o.links = append(o.links, l)
 	}
 	return o.markExisting()
 }
@@ -72,9 +80,9 @@ func (o *owners) markExisting() error {
 }
 
 func (o *owners) close() error {
-	var err error
-	if o.link != nil {
-		err = o.link.Close()
+	var errs []error
+	for _, l := range o.links {
+		errs = append(errs, l.Close())
 	}
-	return errors.Join(err, o.objs.Close(), o.sockets.Close())
+	return errors.Join(append(errs, o.objs.Close(), o.sockets.Close())...)
 }
