@@ -8,6 +8,7 @@ TESTFLAGS ?=
 GENERATED := '*.pb.go' '*.connect.go' '*_bpfel.go' '*_bpfel.o' '*/documentation.md' '*generated_*' '*/internal/metadata/*'
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
 .PHONY: help
 help: ## list the targets
