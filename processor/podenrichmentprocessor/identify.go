@@ -1,0 +1,102 @@
+package podenrichmentprocessor
+
+import (
+	"context"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
+	"github.com/orb8/orb8/internal/cgroup"
+	"github.com/orb8/orb8/internal/flow"
+)
+
+// outcome of a lookup.
+type outcome int
+
+const (
+	resolved outcome = iota
+	unresolved
+	otherNode
+	numOutcomes
+)
+
+// tally counts the lookups of one batch.
+type tally [numOutcomes]int64
+
+// attributeNames are the names of an identity's attributes; written out, as joining them costs an allocation each.
+type attributeNames struct {
+	cgroupID, cgroupPath, containerID, runtime, podUID, qosClass, unit string
+}
+
+func namesAfter(prefix string) attributeNames {
+	return attributeNames{
+		cgroupID:    prefix + flow.AttrCgroupID,
+		cgroupPath:  prefix + flow.AttrCgroupPath,
+		containerID: prefix + flow.AttrContainerID,
+		runtime:     prefix + flow.AttrRuntime,
+		podUID:      prefix + flow.AttrPodUID,
+		qosClass:    prefix + flow.AttrPodQOSClass,
+		unit:        prefix + flow.AttrUnit,
+	}
+}
+
+// resource gives a resource the name of this node unless it has one, and the identity of its cgroup. It returns false
+// if the resource is another node's: there the ids belong to other cgroups.
+func (e *enricher) resource(attrs pcommon.Map, n *tally) bool {
+	node, ok := attrs.Get(flow.AttrNodeName)
+	if !ok {
+		attrs.PutStr(flow.AttrNodeName, e.node)
+	} else if node.Str() != e.node {
+		if _, ok := attrs.Get(flow.AttrCgroupID); ok {
+			n[otherNode]++
+		}
+		return false
+	}
+	e.identify(attrs, &e.local, n)
+	return true
+}
+
+// identify adds what is known of the cgroup that attrs name by its id, and leaves alone what is there already.
+func (e *enricher) identify(attrs pcommon.Map, names *attributeNames, n *tally) {
+	v, ok := attrs.Get(names.cgroupID)
+	if !ok || v.Int() == 0 {
+		return
+	}
+	identity, ok := e.lookup(uint64(v.Int()))
+	if !ok {
+		n[unresolved]++
+		return
+	}
+	n[resolved]++
+	// Room for all six at once, not by doubling.
+	attrs.EnsureCapacity(attrs.Len() + 6)
+	putAbsent(attrs, names.cgroupPath, identity.Path)
+	putAbsent(attrs, names.containerID, identity.ContainerID)
+	putAbsent(attrs, names.runtime, identity.Runtime)
+	putAbsent(attrs, names.podUID, identity.PodUID)
+	putAbsent(attrs, names.qosClass, identity.QOSClass)
+	putAbsent(attrs, names.unit, identity.Unit)
+}
+
+func (e *enricher) lookup(id uint64) (*cgroup.Identity, bool) {
+	if e.resolver == nil {
+		return nil, false
+	}
+	return e.resolver.Resolve(id)
+}
+
+func putAbsent(attrs pcommon.Map, name, value string) {
+	if value == "" {
+		return
+	}
+	if v, ok := attrs.GetOrPutEmpty(name); !ok {
+		v.SetStr(value)
+	}
+}
+
+func (e *enricher) report(ctx context.Context, n *tally) {
+	for o, count := range n {
+		if count > 0 {
+			e.telemetry.ProcessorPodEnrichmentLookups.Add(ctx, count, e.outcomes[o])
+		}
+	}
+}
