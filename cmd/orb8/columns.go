@@ -105,7 +105,8 @@ func timeColumn(title, layout string, zone *time.Location, when func(row) time.T
 func kindColumn() column {
 	return column{
 		title: "KIND",
-		text:  func(r row) string { return kindName(r.kind) },
+		// A newer collector may know kinds with longer names.
+		text: func(r row) string { return shorten(kindName(r.kind), len("KIND")) },
 		style: func(r row) string {
 			switch r.kind {
 			case orb8v1.EventKind_EVENT_KIND_NEW, orb8v1.EventKind_EVENT_KIND_SYN:

@@ -45,7 +45,7 @@ as a table, or as JSON for other tools.`,
 		Example: "  orb8 trace network",
 	})
 	trace.AddCommand(newTraceNetworkCommand(a))
-	root.AddCommand(newFlowsCommand(a), trace, newStatusCommand(a), newVersionCommand())
+	root.AddCommand(newFlowsCommand(a), trace, newStatusCommand(a), newDoctorCommand(), newVersionCommand())
 	return root
 }
 

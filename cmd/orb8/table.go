@@ -14,7 +14,8 @@ const (
 	defaultWidth = 80
 	// Below this a column says nothing any more; on a narrower terminal lines wrap.
 	minFlexible = 8
-	minSide     = 2
+	// minSide is what the longer side of a pair keeps.
+	minSide = 14
 
 	// arrow separates the sides of a pair of endpoints.
 	arrow = " -> "
@@ -162,16 +163,24 @@ func (t *table) writeLine(w io.Writer, cell func(column) (text, style string)) e
 	return err
 }
 
-// shorten cuts letters out of the middle of s, as names differ at their ends. A port at the end stays whole, and of a
-// pair ("a -> b") the longer side gives way first.
+// shorten cuts letters out of the middle of s, as names differ at their ends. A port at the end stays whole, and so
+// does the shorter side of a pair ("a -> b") where the other one can do with what is left.
 func shorten(s string, width int) string {
 	runes := []rune(s)
 	if len(runes) <= width {
 		return s
 	}
-	if from, to, ok := strings.Cut(s, arrow); ok && width > len(arrow)+2*minSide {
+	if from, to, ok := strings.Cut(s, arrow); ok && width >= len(arrow)+2 {
 		space := width - len(arrow)
-		fromWidth := min(utf8.RuneCountInString(from), max(space/2, space-utf8.RuneCountInString(to)))
+		least := min(minSide, space/2)
+		fromLen, toLen := utf8.RuneCountInString(from), utf8.RuneCountInString(to)
+		fromWidth := space / 2
+		switch {
+		case fromLen <= toLen && fromLen <= space-least:
+			fromWidth = fromLen
+		case toLen < fromLen && toLen <= space-least:
+			fromWidth = space - toLen
+		}
 		return shorten(from, fromWidth) + arrow + shorten(to, space-fromWidth)
 	}
 	kept := max(width-1, 0)
