@@ -44,29 +44,34 @@ type Resolver struct {
 // NewResolver reads the hierarchy at root, which FindMount has found, and follows it until Close. It fails if root
 // cannot be read.
 func NewResolver(root string, logger *zap.Logger) (*Resolver, error) {
+	w, err := newWatcher()
+	r := newResolver(root, logger, w)
+	if err != nil {
+		r.warn(err)
+	}
+	r.mu.Lock()
+	err = r.scanAll()
+	r.mu.Unlock()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot read the cgroups: %w", err), r.Close())
+	}
+	return r, nil
+}
+
+// newResolver returns a resolver that knows nothing yet. The watcher may be nil.
+func newResolver(root string, logger *zap.Logger, w *watcher) *Resolver {
 	r := &Resolver{
 		root:    root,
 		logger:  logger,
 		index:   newIndex(keepRemoved),
 		done:    make(chan struct{}),
+		watcher: w,
 		unknown: map[uint64]time.Time{},
 	}
-	w, err := newWatcher()
-	if err != nil {
-		r.warn(err)
+	if w != nil {
+		go r.follow(w)
 	}
-	r.watcher = w
-	r.mu.Lock()
-	err = r.scanAll()
-	r.mu.Unlock()
-	if err != nil {
-		if w != nil {
-			_ = w.close()
-		}
-		return nil, fmt.Errorf("cannot read the cgroups: %w", err)
-	}
-	go r.follow(w)
-	return r, nil
+	return r
 }
 
 // Resolve returns who the cgroup with the id is, or was, and false if that is unknown. The caller must not change the
@@ -169,9 +174,6 @@ func (r *Resolver) forget(path string) {
 // follow applies changes to the index until the watcher is closed.
 func (r *Resolver) follow(w *watcher) {
 	defer close(r.done)
-	if w == nil {
-		return
-	}
 	for {
 		events, err := w.read()
 		if err != nil {

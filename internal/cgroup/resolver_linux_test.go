@@ -162,32 +162,33 @@ func TestResolverReadsAnewWhenChangesWereLost(t *testing.T) {
 	assert.False(t, r.exists("/stale"))
 }
 
-func TestResolverWithoutWatches(t *testing.T) {
+func TestResolverWithoutInotify(t *testing.T) {
+	root := t.TempDir()
+	r := newResolver(root, zap.NewNop(), nil)
+	id := inode(t, makeCgroup(t, root, "a", "b"))
+	identity, ok := r.Resolve(id)
+	require.True(t, ok, "found by reading the hierarchy")
+	assert.Equal(t, "/a/b", identity.Path)
+	assert.NoError(t, r.Close())
+}
+
+func TestResolverBeyondTheLimitOfWatches(t *testing.T) {
 	root := t.TempDir()
 	core, logs := observer.New(zap.WarnLevel)
-	r, err := NewResolver(root, zap.New(core))
+	// An inotify that is closed refuses every watch, as one does that has reached its limit.
+	w, err := newWatcher()
 	require.NoError(t, err)
-	defer func() { assert.NoError(t, r.Close()) }()
-	// A closed inotify refuses every watch, as one does that has reached its limit.
-	broken, err := newWatcher()
-	require.NoError(t, err)
-	require.NoError(t, broken.close())
-	r.mu.Lock()
-	working := r.watcher
-	r.watcher = broken
-	r.scanned = time.Time{}
-	r.mu.Unlock()
-	require.NoError(t, working.close())
+	require.NoError(t, w.close())
+	r := newResolver(root, zap.New(core), w)
 	<-r.done
 
 	id := inode(t, makeCgroup(t, root, "a", "b"))
 	identity, ok := r.Resolve(id)
-	require.True(t, ok, "found by reading the hierarchy again")
+	require.True(t, ok, "found by reading the hierarchy")
 	assert.Equal(t, "/a/b", identity.Path)
-	require.Len(t, logs.All(), 1)
+	require.Len(t, logs.All(), 1, "once, though there are three directories")
 	assert.Equal(t, "cgroups are not all watched: containers that live less than a reporting interval may stay unnamed", logs.All()[0].Message)
 	assert.Contains(t, logs.All()[0].ContextMap()["error"], "raise fs.inotify.max_user_watches")
-	r.watcher = nil
 }
 
 func TestResolverSearchesForAnUnknownIDOnce(t *testing.T) {

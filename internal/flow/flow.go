@@ -104,7 +104,7 @@ type Identity struct {
 	Cgroup string
 	// ContainerID is the runtime's id: 64 hexadecimal digits.
 	ContainerID string
-	// Runtime is containerd, cri-o or docker.
+	// Runtime is containerd, cri-o, docker or podman.
 	Runtime string
 	PodUID  string
 	// QOSClass is guaranteed, burstable or besteffort.
