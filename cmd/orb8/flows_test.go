@@ -97,7 +97,7 @@ func TestFlowsSaysWhatTheRowsDoNot(t *testing.T) {
 		{
 			"losses", nil,
 			&orb8v1.QueryFlowsResponse{Flows: flows, Lost: &orb8v1.Loss{Packets: 1234, Bytes: 2048, Events: 1, EvictedRecords: 5}},
-			"orb8: lost 1,234 packets (2.00 KiB) in this range: they are in no flow\n" +
+			"orb8: lost 1,234 packets (2 KiB) in this range: they are in no flow\n" +
 				"orb8: lost 1 event in this range: the ring buffer was full; the flows' counts are not affected\n" +
 				"orb8: the store was full and dropped 5 records of this range early\n",
 		},

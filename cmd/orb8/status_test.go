@@ -51,7 +51,7 @@ func TestStatusIsLoudAboutLoss(t *testing.T) {
 		{"events", &orb8v1.Loss{Events: 2}, "  LOST         " + styleRed + "2 events since start" + styleReset},
 		{
 			"both", &orb8v1.Loss{Packets: 3, Bytes: 1 << 20, Events: 1},
-			"  LOST         " + styleRed + "3 packets (1.00 MiB), 1 event since start" + styleReset,
+			"  LOST         " + styleRed + "3 packets (1 MiB), 1 event since start" + styleReset,
 		},
 	}
 	for _, tt := range tests {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -35,6 +36,8 @@ func scale(v, base float64, units []string) (value, unit string) {
 	}
 	digits := 0
 	switch {
+	case v == math.Trunc(v):
+		// A size such as 32 MiB is exact, and reads so.
 	case v < 9.995:
 		digits = 2
 	case v < 99.95:

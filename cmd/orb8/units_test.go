@@ -10,9 +10,9 @@ import (
 
 func TestHumanBytes(t *testing.T) {
 	tests := map[uint64]string{
-		0: "0 B", 1: "1 B", 1023: "1023 B", 1024: "1.00 KiB", 1536: "1.50 KiB", 10 << 10: "10.0 KiB", 100 << 10: "100 KiB",
-		1023 << 10: "1023 KiB", 1<<20 - 1: "1.00 MiB", 1 << 20: "1.00 MiB", 5 << 30: "5.00 GiB", 1 << 40: "1.00 TiB",
-		1 << 50: "1.00 PiB", math.MaxUint64: "16.0 EiB",
+		0: "0 B", 1: "1 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.50 KiB", 10 << 10: "10 KiB", 10<<10 + 1: "10.0 KiB", 100 << 10: "100 KiB",
+		1023 << 10: "1023 KiB", 1<<20 - 1: "1.00 MiB", 1 << 20: "1 MiB", 5 << 30: "5 GiB", 1 << 40: "1 TiB",
+		1 << 50: "1 PiB", math.MaxUint64: "16 EiB",
 	}
 	for n, want := range tests {
 		assert.Equal(t, want, humanBytes(n))
@@ -21,7 +21,7 @@ func TestHumanBytes(t *testing.T) {
 
 func TestHumanCount(t *testing.T) {
 	tests := map[uint64]string{
-		0: "0", 9_999_999: "9999999", 10_000_000: "10.0M", 999_499_999: "999M", 999_500_000: "1.00G", 1_234_567_890: "1.23G",
+		0: "0", 9_999_999: "9999999", 10_000_000: "10M", 10_000_001: "10.0M", 999_499_999: "999M", 999_500_000: "1.00G", 1_234_567_890: "1.23G",
 		12_345_678_901_234: "12.3T", math.MaxUint64: "18.4E",
 	}
 	for n, want := range tests {
