@@ -16,13 +16,16 @@ import (
 	"github.com/orb8/orb8/internal/testutil"
 )
 
-// hierarchy returns the root of the host's cgroup v2 hierarchy, in which the test may make cgroups.
+// hierarchy makes a cgroup in which the test may make others, for the time of the test.
 func hierarchy(t testing.TB) string {
 	t.Helper()
 	m, err := FindMount("")
 	testutil.Require(t, "bpf", err == nil, "there is no cgroup v2 hierarchy")
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "only root can make cgroups")
-	return m.Path
+	dir, err := os.MkdirTemp(m.Path, "orb8-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.Remove(dir)) })
+	return dir
 }
 
 // makeCgroup makes a cgroup, or a directory elsewhere, for the time of the test.
@@ -64,17 +67,17 @@ func known(t testing.TB, r *Resolver, id uint64) {
 
 func TestResolverKnowsRealCgroups(t *testing.T) {
 	root := hierarchy(t)
-	pod := makeCgroup(t, root, "orb8-resolver", "kubepods", "burstable", "pod"+testUID)
+	pod := makeCgroup(t, root, "kubepods", "burstable", "pod"+testUID)
 	before := makeCgroup(t, pod, testID)
 	r := start(t, root)
 
 	identity, ok := r.Resolve(inode(t, before))
 	require.True(t, ok)
 	assert.Equal(t, &Identity{
-		Path:        "/orb8-resolver/kubepods/burstable/pod" + testUID + "/" + testID,
+		Path:        "/kubepods/burstable/pod" + testUID + "/" + testID,
 		ContainerID: testID, PodUID: testUID, QOSClass: Burstable,
 	}, identity)
-	identity, ok = r.Resolve(rootInode)
+	identity, ok = r.Resolve(inode(t, root))
 	require.True(t, ok)
 	assert.Equal(t, &Identity{Path: "/"}, identity)
 
@@ -82,7 +85,7 @@ func TestResolverKnowsRealCgroups(t *testing.T) {
 	id := inode(t, after)
 	known(t, r, id)
 	require.NoError(t, os.Remove(after))
-	require.Eventually(t, func() bool { return !r.exists("/orb8-resolver/kubepods/burstable/pod" + testUID + "/" + otherID) },
+	require.Eventually(t, func() bool { return !r.exists("/kubepods/burstable/pod" + testUID + "/" + otherID) },
 		time.Minute, time.Millisecond)
 	identity, ok = r.Resolve(id)
 	require.True(t, ok, "was never asked for while it existed")
@@ -100,7 +103,7 @@ func TestResolverTellsCgroupsOfOneNameApart(t *testing.T) {
 	r := start(t, root)
 	seen := map[uint64]bool{}
 	for range 20 {
-		dir := makeCgroup(t, root, "orb8-again")
+		dir := makeCgroup(t, root, "again")
 		id := inode(t, dir)
 		assert.False(t, seen[id], "id %d was used before", id)
 		seen[id] = true
@@ -110,7 +113,7 @@ func TestResolverTellsCgroupsOfOneNameApart(t *testing.T) {
 	for id := range seen {
 		identity, ok := r.Resolve(id)
 		require.True(t, ok, "id %d", id)
-		assert.Equal(t, "/orb8-again", identity.Path)
+		assert.Equal(t, "/again", identity.Path)
 	}
 }
 
@@ -123,7 +126,7 @@ func TestResolverDropsTheWatchesOfRemovedCgroups(t *testing.T) {
 		assert.Len(t, r.watcher.paths, len(r.watcher.ids))
 		return len(r.watcher.ids)
 	}
-	dir := makeCgroup(t, root, "orb8-watches", "a", "b")
+	dir := makeCgroup(t, root, "watches", "a", "b")
 	known(t, r, inode(t, dir))
 	before := watches()
 	for d := dir; d != root; d = filepath.Dir(d) {
@@ -280,9 +283,8 @@ func FuzzDecode(f *testing.F) {
 // BenchmarkScan is what a search for an unknown id costs on a node with 200 pods of 3 containers.
 func BenchmarkScan(b *testing.B) {
 	root := hierarchy(b)
-	parent := makeCgroup(b, root, "orb8-bench")
 	for i := range 200 {
-		pod := makeCgroup(b, parent, "pod"+string(rune('A'+i)))
+		pod := makeCgroup(b, root, "pod"+string(rune('A'+i)))
 		for _, name := range []string{"x", "y", "z"} {
 			makeCgroup(b, pod, name)
 		}

@@ -32,13 +32,16 @@ func TestRealCgroup(t *testing.T) {
 	mount, err := cgroup.FindMount("")
 	testutil.Require(t, "bpf", err == nil, "there is no cgroup v2 hierarchy")
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "only root can make cgroups")
+	root, err := os.MkdirTemp(mount.Path, "orb8-test-")
+	require.NoError(t, err)
+	defer os.Remove(root)
 	tel := componenttest.NewTelemetry()
 	defer func() { assert.NoError(t, tel.Shutdown(t.Context())) }()
 	set := processortest.NewNopSettings(metadata.Type)
 	set.TelemetrySettings = tel.NewTelemetrySettings()
 
 	factory := NewFactory()
-	cfg := &Config{NodeName: "node-1"}
+	cfg := &Config{CgroupPath: root, NodeName: "node-1"}
 	logsSink, metricsSink := &consumertest.LogsSink{}, &consumertest.MetricsSink{}
 	logs, err := factory.CreateLogs(t.Context(), set, cfg, logsSink)
 	require.NoError(t, err)
@@ -54,14 +57,14 @@ func TestRealCgroup(t *testing.T) {
 		require.Len(t, points, 1, "the pipelines share one enricher")
 		return points[0].Value
 	}
-	before := known()
-	dir := filepath.Join(mount.Path, "orb8-enricher.service")
+	assert.Equal(t, int64(1), known())
+	dir := filepath.Join(root, "web.service")
 	require.NoError(t, os.Mkdir(dir, 0o755))
 	defer os.Remove(dir)
 	info, err := os.Stat(dir)
 	require.NoError(t, err)
 	id := int64(info.Sys().(*syscall.Stat_t).Ino)
-	require.Eventually(t, func() bool { return known() > before }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return known() == 2 }, time.Minute, time.Millisecond)
 	require.NoError(t, os.Remove(dir))
 
 	ld := plog.NewLogs()
@@ -76,7 +79,7 @@ func TestRealCgroup(t *testing.T) {
 
 	want := map[string]any{
 		"k8s.node.name": "node-1", "orb8.cgroup.id": id,
-		"orb8.cgroup.path": "/orb8-enricher.service", "orb8.systemd.unit": "orb8-enricher.service",
+		"orb8.cgroup.path": "/web.service", "orb8.systemd.unit": "web.service",
 	}
 	assert.Equal(t, want, logsSink.AllLogs()[0].ResourceLogs().At(0).Resource().Attributes().AsRaw())
 	assert.Equal(t, want, metricsSink.AllMetrics()[0].ResourceMetrics().At(0).Resource().Attributes().AsRaw())
