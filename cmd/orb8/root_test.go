@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"os"
 	"runtime/debug"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -21,6 +24,25 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 			assert.Contains(t, got.stdout, "Examples:\n")
 			assert.Contains(t, got.stdout, cmd.CommandPath())
 			assert.NotEmpty(t, cmd.Short)
+		})
+		for _, sub := range cmd.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRootCommand(&app{now: testNow}))
+}
+
+// TestReferenceIsComplete holds docs/cli.md to the commands: it names every command and every flag.
+func TestReferenceIsComplete(t *testing.T) {
+	reference, err := os.ReadFile("../../docs/cli.md")
+	require.NoError(t, err)
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		if cmd.Runnable() && !cmd.HasSubCommands() {
+			assert.True(t, bytes.Contains(reference, []byte("`"+cmd.CommandPath())), cmd.CommandPath())
+		}
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			assert.True(t, bytes.Contains(reference, []byte("`--"+f.Name)), "%s --%s", cmd.CommandPath(), f.Name)
 		})
 		for _, sub := range cmd.Commands() {
 			visit(sub)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -28,13 +30,12 @@ func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output
 	defer cancel()
 	events, err := client.StreamEvents(ctx, connect.NewRequest(req))
 	if err != nil {
-		return a.streamEnd(ctx, false, err)
+		return a.streamEnd(ctx, nil, err)
 	}
 	write := rowWriter(cmd.OutOrStdout(), output, columns)
 	drops := dropCounter{app: a, w: cmd.ErrOrStderr()}
 	defer drops.report()
-	answered := false
-	for ; events.Receive(); answered = true {
+	for events.Receive() {
 		drops.add(events.Msg().GetDropped())
 		if events.Msg().GetFlow() == nil {
 			// A message without a flow only says what was dropped.
@@ -44,17 +45,18 @@ func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output
 			return err
 		}
 	}
-	return a.streamEnd(ctx, answered, events.Err())
+	return a.streamEnd(ctx, events.ResponseHeader(), events.Err())
 }
 
-// streamEnd says why a stream ended. answered is whether the collector had sent anything before err.
-func (a *app) streamEnd(ctx context.Context, answered bool, err error) error {
+// streamEnd says why a stream ended. header is what the other side sent at its beginning, if anything.
+func (a *app) streamEnd(ctx context.Context, header http.Header, err error) error {
+	isCollector := strings.HasPrefix(header.Get("Content-Type"), "application/grpc")
 	switch {
 	case ctx.Err() != nil:
 		return nil
 	case err == nil:
 		return fmt.Errorf("the collector at %s ended the stream; it may be restarting", a.agent)
-	case answered && !connect.IsWireError(err):
+	case isCollector && !connect.IsWireError(err):
 		return fmt.Errorf("lost the collector at %s: %w", a.agent, err)
 	}
 	return a.explain(err)

@@ -127,17 +127,30 @@ func TestStreamEndsWhenInterrupted(t *testing.T) {
 }
 
 func TestStreamLosesTheCollector(t *testing.T) {
-	collector := &fakeCollector{stream: func(ctx context.Context, stream *eventStream) error {
-		if err := sending(orb8v1.EventKind_EVENT_KIND_SYN)(ctx, stream); err != nil {
-			return err
-		}
-		panic(http.ErrAbortHandler)
-	}}
-	agent := collector.serve(t)
-	got := orb8(t, agent, "trace", "network")
-	assert.Equal(t, exitFailed, got.code)
-	assert.Contains(t, got.stderr, "orb8: lost the collector at "+agent+": ")
-	assert.Equal(t, len(cannedFlows())+1, strings.Count(got.stdout, "\n"), "what came before is shown")
+	tests := []struct {
+		name  string
+		begin func(context.Context, *eventStream) error
+		lines int
+	}{
+		{"with events shown", sending(orb8v1.EventKind_EVENT_KIND_SYN), len(cannedFlows()) + 1},
+		// Send(nil) sends the headers alone: so a quiet stream starts.
+		{"while it was quiet", func(_ context.Context, stream *eventStream) error { return stream.Send(nil) }, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			collector := &fakeCollector{stream: func(ctx context.Context, stream *eventStream) error {
+				if err := tt.begin(ctx, stream); err != nil {
+					return err
+				}
+				panic(http.ErrAbortHandler)
+			}}
+			agent := collector.serve(t)
+			got := orb8(t, agent, "trace", "network")
+			assert.Equal(t, exitFailed, got.code)
+			assert.Contains(t, got.stderr, "orb8: lost the collector at "+agent+": ")
+			assert.Equal(t, tt.lines, strings.Count(got.stdout, "\n"))
+		})
+	}
 }
 
 func TestStreamRefused(t *testing.T) {
