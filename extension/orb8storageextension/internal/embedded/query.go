@@ -24,10 +24,10 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 	horizon := s.horizon(now)
 	since, until := horizon, int64(math.MaxInt64)
 	if !query.Since.IsZero() {
-		since = max(since, query.Since.UnixNano())
+		since = max(since, nanos(query.Since))
 	}
 	if !query.Until.IsZero() {
-		until = query.Until.UnixNano()
+		until = nanos(query.Until)
 	}
 	result, views := s.note(now, since, until)
 
@@ -42,6 +42,17 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 	result.Matched = len(a.flows)
 	result.Flows = a.rows(query.Limit)
 	return result, nil
+}
+
+// nanos returns t in nanoseconds since the epoch; what int64 cannot hold (before 1678, after 2262) is clamped.
+func nanos(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }
 
 // note takes the views of a range, and all else that a query needs to know of the store. It is the only part of a

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -154,6 +155,10 @@ func TestRange(t *testing.T) {
 			assert.Len(t, query(t, s, storage.FlowQuery{Since: at(tt.since), Until: at(tt.until)}).Flows, want)
 		})
 	}
+	yearOne, yearEnd := time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+	assert.Len(t, query(t, s, storage.FlowQuery{Since: yearOne, Until: yearEnd}).Flows, 1, "as wide as a timestamp allows")
+	assert.Empty(t, query(t, s, storage.FlowQuery{Since: yearEnd}).Flows, "far in the future")
+	assert.Empty(t, query(t, s, storage.FlowQuery{Until: yearOne}).Flows, "far in the past")
 	assert.Len(t, query(t, s, storage.FlowQuery{Since: at(15)}).Flows, 1, "no end")
 	assert.Len(t, query(t, s, storage.FlowQuery{Until: at(15)}).Flows, 1, "no start")
 }

@@ -1,0 +1,67 @@
+package orb8queryextension
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/confighttp"
+)
+
+// Config of the query extension.
+type Config struct {
+	// HTTP is the listener, with its TLS, authentication and CORS. gRPC shares it.
+	HTTP confighttp.ServerConfig `mapstructure:",squash"`
+	// Storage is the orb8_storage extension to read from.
+	Storage component.ID `mapstructure:"storage"`
+	// MaxRows is the most flows that a reply holds, whatever the request asks for.
+	MaxRows int `mapstructure:"max_rows"`
+	// MaxStreams is how many StreamEvents calls may be open at once.
+	MaxStreams int `mapstructure:"max_streams"`
+	// QueryTimeout bounds every call but StreamEvents.
+	QueryTimeout time.Duration `mapstructure:"query_timeout"`
+}
+
+func createDefaultConfig() component.Config {
+	http := confighttp.NewDefaultServerConfig()
+	http.NetAddr.Endpoint = "127.0.0.1:9090"
+	// Requests are small: a few filters.
+	http.MaxRequestBodySize = 1 << 20
+	// A reply may follow only after all of the query timeout.
+	http.WriteTimeout = time.Minute
+	return &Config{
+		HTTP:         http,
+		Storage:      component.MustNewID("orb8_storage"),
+		MaxRows:      100_000,
+		MaxStreams:   64,
+		QueryTimeout: 30 * time.Second,
+	}
+}
+
+// Validate names each key that is out of its bounds, its value and the bounds.
+func (c *Config) Validate() error {
+	var errs error
+	if c.HTTP.NetAddr.Endpoint == "" {
+		errs = errors.Join(errs, errors.New("endpoint: must not be empty; use HOST:PORT"))
+	}
+	if c.Storage == (component.ID{}) {
+		errs = errors.Join(errs, errors.New("storage: must not be empty; name an orb8_storage extension"))
+	}
+	for _, bound := range []struct {
+		key   string
+		value int64
+	}{
+		{"max_request_body_size", c.HTTP.MaxRequestBodySize},
+		{"max_rows", int64(c.MaxRows)},
+		{"max_streams", int64(c.MaxStreams)},
+	} {
+		if bound.value < 1 {
+			errs = errors.Join(errs, fmt.Errorf("%s: %d is too small; use 1 or more", bound.key, bound.value))
+		}
+	}
+	if c.QueryTimeout <= 0 {
+		errs = errors.Join(errs, fmt.Errorf("query_timeout: %s is too short; use more than 0s", c.QueryTimeout))
+	}
+	return errs
+}

@@ -1,0 +1,141 @@
+package orb8queryextension
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpcreflect"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/extension"
+	"go.opentelemetry.io/collector/extension/extensioncapabilities"
+	"go.uber.org/zap"
+
+	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+	"github.com/orb8/orb8/extension/orb8storageextension"
+)
+
+const (
+	// compressMinBytes is the size of a reply from which on compression saves more than it costs.
+	compressMinBytes = 1 << 10
+	// shutdownGrace is how long calls that were told to end may take to do so.
+	shutdownGrace = 5 * time.Second
+)
+
+// errStopping is the cause of the end of every call at Shutdown.
+var errStopping = errors.New("the collector is shutting down")
+
+type queryExtension struct {
+	settings extension.Settings
+	config   *Config
+
+	server *http.Server
+	// stop ends all calls.
+	stop    context.CancelCauseFunc
+	serving sync.WaitGroup
+}
+
+var _ extensioncapabilities.Dependent = (*queryExtension)(nil)
+
+// Dependencies makes the Collector start the storage first, and stop it last.
+func (e *queryExtension) Dependencies() []component.ID {
+	return []component.ID{e.config.Storage}
+}
+
+func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
+	store, err := orb8storageextension.Get(host, e.config.Storage)
+	if err != nil {
+		return err
+	}
+	handler := newHandler(&service{
+		store:        store,
+		version:      e.settings.BuildInfo.Version,
+		maxRows:      e.config.MaxRows,
+		queryTimeout: e.config.QueryTimeout,
+		streams:      make(chan struct{}, e.config.MaxStreams),
+	}, int(e.config.HTTP.MaxRequestBodySize))
+	server, err := e.config.HTTP.ToServer(ctx, host.GetExtensions(), e.settings.TelemetrySettings, handler)
+	if err != nil {
+		return fmt.Errorf("cannot configure the server: %w", err)
+	}
+	// gRPC without TLS is HTTP/2 without TLS.
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+
+	listener, err := e.config.HTTP.ToListener(ctx)
+	if err != nil {
+		return e.listenError(err)
+	}
+	calls, stop := context.WithCancelCause(context.Background())
+	server.BaseContext = func(net.Listener) context.Context { return calls }
+	e.server, e.stop = server, stop
+	e.serving.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			componentstatus.ReportStatus(host, componentstatus.NewFatalErrorEvent(err))
+		}
+	})
+	e.settings.Logger.Info("Answering queries", zap.Stringer("endpoint", listener.Addr()))
+	return nil
+}
+
+func (e *queryExtension) listenError(err error) error {
+	endpoint := e.config.HTTP.NetAddr.Endpoint
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s: endpoint: %s is in use; stop what listens there, or set another endpoint", e.settings.ID, endpoint)
+	}
+	return fmt.Errorf("%s: endpoint: cannot listen on %s: %w", e.settings.ID, endpoint, err)
+}
+
+// Shutdown ends all calls, streams too, and waits for the server.
+func (e *queryExtension) Shutdown(ctx context.Context) error {
+	if e.server == nil {
+		return nil
+	}
+	e.stop(errStopping)
+	ctx, cancel := context.WithTimeout(ctx, shutdownGrace)
+	defer cancel()
+	err := e.server.Shutdown(ctx)
+	if err != nil {
+		// A client that stopped reading holds its call up: it is not worth waiting for.
+		err = e.server.Close()
+	}
+	e.serving.Wait()
+	return err
+}
+
+// newHandler serves the service and its reflection.
+func newHandler(s *service, maxRequestBytes int) http.Handler {
+	options := []connect.HandlerOption{
+		connect.WithReadMaxBytes(maxRequestBytes),
+		connect.WithCompressMinBytes(compressMinBytes),
+	}
+	mux := http.NewServeMux()
+	mux.Handle(orb8v1connect.NewOrbitServiceHandler(s, options...))
+	reflector := grpcreflect.NewStaticReflector(orb8v1connect.OrbitServiceName)
+	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
+	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
+	return withoutDeadline(orb8v1connect.OrbitServiceStreamEventsProcedure, mux)
+}
+
+// withoutDeadline lifts the server's timeouts from a path whose replies have no end.
+func withoutDeadline(path string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == path {
+			controller := http.NewResponseController(w)
+			if err := errors.Join(controller.SetReadDeadline(time.Time{}), controller.SetWriteDeadline(time.Time{})); err != nil {
+				http.Error(w, fmt.Sprintf("cannot stream: %v", err), http.StatusInternalServerError)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}

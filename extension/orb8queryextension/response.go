@@ -1,0 +1,122 @@
+package orb8queryextension
+
+import (
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+)
+
+func flowsResponse(result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
+	flows := make([]*orb8v1.Flow, len(result.Flows))
+	for i := range flows {
+		flows[i] = flowMessage(&result.Flows[i])
+	}
+	return &orb8v1.QueryFlowsResponse{
+		Flows:        flows,
+		Lost:         lossMessage(result.Lost),
+		Truncated:    result.Matched > len(flows),
+		Matched:      uint64(result.Matched),
+		Oldest:       timestamppb.New(result.Oldest),
+		MissingNodes: result.MissingNodes,
+	}
+}
+
+func flowMessage(r *flow.Record) *orb8v1.Flow {
+	return &orb8v1.Flow{
+		Start: timestamppb.New(r.Start),
+		End:   timestamppb.New(r.End),
+		Node:  r.Node,
+		// The numbers of both enumerations are the same; a test holds them together.
+		Direction:    orb8v1.Direction(r.Direction),
+		Transport:    r.Transport.String(),
+		Source:       endpointMessage(&r.Source),
+		Destination:  endpointMessage(&r.Destination),
+		Bytes:        r.Bytes,
+		Packets:      r.Packets,
+		Connections:  r.Connections,
+		ConnectionId: r.ConnectionID(),
+		Lost:         r.LostPackets,
+		Interface:    r.Interface,
+		IcmpType:     uint32(r.ICMPType),
+		IcmpCode:     uint32(r.ICMPCode),
+		TcpFlags:     uint32(r.TCPFlags),
+		Ended:        r.Ended,
+	}
+}
+
+func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {
+	return &orb8v1.Endpoint{
+		Address:     e.Addr.Addr().String(),
+		Port:        uint32(e.Addr.Port()),
+		Container:   e.Identity.Container,
+		ContainerId: e.Identity.ContainerID,
+		PodUid:      e.Identity.PodUID,
+		Pod:         e.Identity.Pod,
+		Namespace:   e.Identity.Namespace,
+		Cgroup:      e.Identity.Cgroup,
+		Process:     e.Identity.Process,
+		Pid:         e.Identity.PID,
+	}
+}
+
+func lossMessage(l storage.Loss) *orb8v1.Loss {
+	return &orb8v1.Loss{Packets: l.Packets, Bytes: l.Bytes, Events: l.Events, EvictedRecords: l.EvictedRecords}
+}
+
+func eventResponse(e *flow.Event, dropped uint64) *orb8v1.StreamEventsResponse {
+	return &orb8v1.StreamEventsResponse{
+		Kind:    orb8v1.EventKind(e.Kind),
+		Time:    timestamppb.New(e.End),
+		Flow:    flowMessage(&e.Record),
+		Dropped: dropped,
+	}
+}
+
+func statusResponse(status *storage.Status, version string) *orb8v1.GetStatusResponse {
+	nodes := make([]*orb8v1.NodeStatus, len(status.Nodes))
+	for i := range nodes {
+		nodes[i] = nodeMessage(&status.Nodes[i])
+	}
+	return &orb8v1.GetStatusResponse{
+		Nodes: nodes,
+		Store: &orb8v1.StoreStatus{
+			Backend:         status.Store.Backend,
+			Records:         status.Store.Records,
+			Bytes:           status.Store.Bytes,
+			MaxBytes:        status.Store.MaxBytes,
+			Oldest:          timestamppb.New(status.Store.Oldest),
+			EvictedRecords:  status.Store.EvictedRecords,
+			Subscribers:     uint32(status.Store.Subscribers),
+			SubscriberDrops: status.Store.SubscriberDrops,
+		},
+		Version: version,
+	}
+}
+
+func nodeMessage(n *storage.NodeStatus) *orb8v1.NodeStatus {
+	return &orb8v1.NodeStatus{
+		Node:     n.Node,
+		Version:  n.Version,
+		Kernel:   n.Kernel,
+		LastSeen: timestamppb.New(n.LastSeen),
+		Started:  timestamppb.New(n.Started),
+		Missing:  n.Missing,
+		Network: &orb8v1.NetworkStatus{
+			AttachMode:            n.AttachMode,
+			AttachPoints:          n.AttachPoints,
+			Packets:               n.Packets,
+			Bytes:                 n.Bytes,
+			LiveFlows:             n.LiveFlows,
+			Lost:                  lossMessage(storage.Loss{Packets: n.LostPackets, Bytes: n.LostBytes, Events: n.LostEvents}),
+			RingBufferBytes:       n.RingBufferBytes,
+			RingBufferUtilization: n.RingBufferUtilization,
+			FlowTableSize:         n.FlowTableSize,
+			FlowTableEntries:      n.FlowTableEntries,
+			Interval:              durationpb.New(n.Interval),
+			UnparsedPackets:       n.UnparsedPackets,
+		},
+	}
+}
