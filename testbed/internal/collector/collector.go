@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -73,8 +74,8 @@ func Standalone() string {
 	return filepath.Join(Root(), "distribution", "config", "standalone.yaml")
 }
 
-// Start starts a collector and waits until its query API answers. The test's end stops it, and fails if it does not stop
-// cleanly.
+// Start starts a collector and waits until its query API answers and its programs are attached: a node has reported. The
+// test's end stops it, and fails if it does not stop cleanly.
 func Start(t testing.TB, o Options) *Collector {
 	t.Helper()
 	c := Launch(t, o)
@@ -171,12 +172,12 @@ func (c *Collector) awaitAnswer() {
 	c.t.Helper()
 	deadline := time.Now().Add(timeout)
 	for {
-		_, stderr, code := c.CLI("status")
-		if code == 0 {
+		stdout, stderr, code := c.CLI("status", "-o", "json")
+		if code == 0 && strings.Contains(stdout, `"attachMode"`) {
 			return
 		}
 		if c.ended() || time.Now().After(deadline) {
-			require.Fail(c.t, "the query API does not answer", "%s\nlog:\n%s", stderr, c.Log())
+			require.Fail(c.t, "no node has reported", "%s%s\nlog:\n%s", stdout, stderr, c.Log())
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
