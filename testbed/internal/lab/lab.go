@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -55,6 +56,7 @@ func New(t testing.TB, o Options) *Lab {
 		l.plug(t, n, o)
 	}
 	l.introduce(t)
+	l.awaitReady(t)
 	return l
 }
 
@@ -137,6 +139,27 @@ func (l *Lab) introduce(t testing.TB) {
 	}
 }
 
+// awaitReady waits until every link carries packets and every node takes those for its address. The kernel sees to
+// both a moment after it has been told, and drops what comes before.
+func (l *Lab) awaitReady(t testing.TB) {
+	t.Helper()
+	for _, at := range []struct {
+		node   *Node
+		device string
+	}{
+		{l.Client, "eth0"}, {l.Server, "eth0"}, {l.Host, l.Client.veth}, {l.Host, l.Server.veth}, {l.Host, bridgeName},
+	} {
+		require.Eventually(t, func() bool {
+			link, err := at.node.link.LinkByName(at.device)
+			return err == nil && link.Attrs().OperState == netlink.OperUp
+		}, 10*time.Second, time.Millisecond, "%s of %s is not up", at.device, at.node.Name)
+		require.Eventually(t, func() bool {
+			routes, err := at.node.link.RouteGet(at.node.IPv6.AsSlice())
+			return err == nil && routes[0].Type == unix.RTN_LOCAL
+		}, 10*time.Second, time.Millisecond, "%s has no local route to %s", at.node.Name, at.node.IPv6)
+	}
+}
+
 func (n *Node) up(t testing.TB, device string) {
 	t.Helper()
 	link, err := n.link.LinkByName(device)
@@ -155,6 +178,7 @@ func (n *Node) address(t testing.TB, device string) {
 	for _, prefix := range []netip.Prefix{netip.PrefixFrom(n.IPv4, 24), netip.PrefixFrom(n.IPv6, 64)} {
 		addr, err := netlink.ParseAddr(prefix.String())
 		require.NoError(t, err)
+		addr.Flags = unix.IFA_F_NODAD // or it may be tentative for a moment, and cannot be bound
 		require.NoError(t, n.link.AddrAdd(link, addr), fmt.Sprintf("address %s of %s", prefix, n.Name))
 	}
 }

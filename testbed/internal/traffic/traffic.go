@@ -115,7 +115,10 @@ func play(text string, out *json.Encoder) error {
 	default:
 		report, err = sendUDP(p)
 	}
-	return errors.Join(err, out.Encode(report))
+	if err != nil {
+		return err
+	}
+	return out.Encode(report)
 }
 
 // child is a process that plays a part.
