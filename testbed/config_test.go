@@ -52,7 +52,7 @@ func TestBadConfigEndsInOneClearLine(t *testing.T) {
 		},
 		"query port in use": {
 			options: collector.Options{Env: []string{"ORB8_QUERY_ENDPOINT=" + endpoint}},
-			says:    []string{"orb8_query", "endpoint", endpoint, "address already in use"},
+			says:    []string{"orb8_query", "endpoint", endpoint, "in use", "set another endpoint"},
 		},
 		"prometheus port in use": {
 			options: collector.Options{Env: []string{"ORB8_PROMETHEUS_ENDPOINT=" + endpoint}},
