@@ -58,7 +58,9 @@ func parseEventSelection(req *orb8v1.StreamEventsRequest) (storage.EventSelectio
 	kinds, err := parseAll("kinds", req.GetKinds(), func(k orb8v1.EventKind) (flow.EventKind, error) {
 		return flow.ParseEventKind(strings.TrimPrefix(k.String(), "EVENT_KIND_"))
 	})
-	return storage.EventSelection{Selection: selection, Kinds: kinds}, err
+	// However often a kind is repeated, the writer compares with it once.
+	slices.Sort(kinds)
+	return storage.EventSelection{Selection: selection, Kinds: slices.Compact(kinds)}, err
 }
 
 func parseTime(field string, t *timestamppb.Timestamp) (time.Time, error) {

@@ -112,7 +112,9 @@ func TestInvalidQuery(t *testing.T) {
 func TestParseEventSelection(t *testing.T) {
 	got, err := parseEventSelection(&orb8v1.StreamEventsRequest{
 		Allow: []*orb8v1.FlowFilter{{Ports: []uint32{53}}},
-		Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_SYN, orb8v1.EventKind_EVENT_KIND_END},
+		Kinds: []orb8v1.EventKind{
+			orb8v1.EventKind_EVENT_KIND_END, orb8v1.EventKind_EVENT_KIND_SYN, orb8v1.EventKind_EVENT_KIND_END,
+		},
 	})
 	require.NoError(t, err)
 	assert.Equal(t, storage.EventSelection{
