@@ -35,7 +35,7 @@ distribution/build/main.go: builder-config.yaml go.mod go.sum internal/tools/go.
 .PHONY: test
 test: build ## run every test; as root, so that those that load BPF programs are not skipped
 	go test $(TESTFLAGS) $$(go list ./... | grep -v /testbed)
-	go test -count=1 $(TESTFLAGS) ./testbed/...
+	go test -count=1 -timeout=20m $(TESTFLAGS) ./testbed/...
 
 .PHONY: bench
 bench: ## run every benchmark
