@@ -283,7 +283,7 @@ func TestPressureAsksForADrainOnce(t *testing.T) {
 
 // Packets that pass while the table is drained again and again are all counted, once.
 func TestNoUpdateMeetsADeletion(t *testing.T) {
-	const runs, perRun = 300, 200
+	const runs, perRun = 2000, 200
 	e := newEngine(t, func(o *Options) { o.Events = false })
 	var wg sync.WaitGroup
 	for i := range 2 {
