@@ -5,8 +5,11 @@ package testbed
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -208,4 +211,72 @@ func lost(t *testing.T, c *collector.Collector) uint64 {
 		packets += n.Network.Lost.Packets
 	}
 	return packets
+}
+
+// The limit of cgroup mode that its documentation states: a process that closes first, and does not wait for the other
+// side's end, leaves the last two packets of the connection to the kernel, without a socket. tc mode sees them.
+func TestLastPacketsOfAnActiveClose(t *testing.T) {
+	for _, mode := range attachModes {
+		t.Run(mode, func(t *testing.T) {
+			l := lab.New(t, lab.Options{})
+			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(mode)})
+			port := closeFirst(t, l)
+
+			wire := l.Client.Counters(t)
+			want := map[string]seen{
+				"client egress":  {wire.SentPackets, wire.SentBytes},
+				"client ingress": {wire.ReceivedPackets, wire.ReceivedBytes},
+				"server egress":  {wire.ReceivedPackets, wire.ReceivedBytes},
+				"server ingress": {wire.SentPackets, wire.SentBytes},
+			}
+			if mode == "cgroup" {
+				const size = headersIPv4 + headersTCP
+				want["client egress"] = seen{wire.SentPackets - 1, wire.SentBytes - size}          // the last ACK
+				want["client ingress"] = seen{wire.ReceivedPackets - 1, wire.ReceivedBytes - size} // the FIN that it answers
+			}
+			var got map[string]seen
+			collector.Await(t, "what each end can see", func() bool {
+				got = map[string]seen{}
+				for _, f := range c.Flows("--port", fmt.Sprint(port)) {
+					end := "client"
+					if f.Local().Port == port {
+						end = "server"
+					}
+					got[end+" "+f.Direction] = seen{f.Packets, f.Bytes}
+				}
+				return maps.Equal(want, got)
+			}, func() any { return fmt.Sprintf("want %v\ngot  %v", want, got) })
+		})
+	}
+}
+
+// closeFirst makes one connection over the lab whose client closes before the server does, and returns the server's port.
+func closeFirst(t *testing.T, l *lab.Lab) uint16 {
+	t.Helper()
+	var listener net.Listener
+	require.NoError(t, l.Server.Do(func() (err error) {
+		listener, err = net.Listen("tcp4", l.Server.IPv4.String()+":0")
+		return err
+	}))
+	defer listener.Close()
+	var client net.Conn
+	require.NoError(t, l.Client.Do(func() (err error) {
+		client, err = net.Dial("tcp4", listener.Addr().String())
+		return err
+	}))
+	server, err := listener.Accept()
+	require.NoError(t, err)
+	_, err = client.Write(make([]byte, 1000))
+	require.NoError(t, err)
+	require.NoError(t, client.Close())
+	_, err = io.Copy(io.Discard, server)
+	require.NoError(t, err)
+	// Until here the server has acknowledged the client's FIN by a packet of its own.
+	require.Eventually(t, func() bool { return l.Client.Counters(t).ReceivedPackets >= 3 }, 5*time.Second, time.Millisecond)
+	require.NoError(t, server.Close())
+	require.Eventually(t, func() bool {
+		wire := l.Client.Counters(t)
+		return wire.SentPackets == 5 && wire.ReceivedPackets == 4
+	}, 5*time.Second, time.Millisecond, "SYN, ACK, data, FIN, ACK one way; SYN-ACK, ACK of the data and of the FIN, FIN the other")
+	return uint16(listener.Addr().(*net.TCPAddr).Port)
 }
