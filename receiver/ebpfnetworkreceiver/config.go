@@ -75,7 +75,7 @@ func createDefaultConfig() component.Config {
 		Interval:             5 * time.Second,
 		IdleTimeout:          time.Minute,
 		Events:               true,
-		MetricsBuilderConfig: metadata.DefaultMetricsBuilderConfig(),
+		MetricsBuilderConfig: metadata.NewDefaultMetricsBuilderConfig(),
 	}
 }
 
