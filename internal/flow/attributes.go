@@ -48,6 +48,18 @@ const (
 	AttrLostPackets        = "orb8.flow.lost_packets"
 	AttrConnectionID       = "orb8.connection.id"
 	AttrEventKind          = "orb8.event.kind"
+	AttrClientISN          = "orb8.tcp.client.isn"
+	AttrServerISN          = "orb8.tcp.server.isn"
+	AttrSRTT               = "orb8.tcp.rtt.smoothed"
+	AttrMinRTT             = "orb8.tcp.rtt.min"
+	AttrHandshake          = "orb8.tcp.handshake.duration"
+	AttrRetransmits        = "orb8.tcp.retransmits"
+	AttrZeroWindows        = "orb8.tcp.zero_windows"
+	AttrOutcome            = "orb8.connection.outcome"
+	AttrClientAddress      = "client.address"
+	AttrClientPort         = "client.port"
+	AttrServerAddress      = "server.address"
+	AttrServerPort         = "server.port"
 	// PrefixSource and PrefixDestination before a resource attribute's name give the identity of the peer, which the
 	// resource cannot hold: source.k8s.pod.name, destination.container.id, ...
 	PrefixSource      = "source."

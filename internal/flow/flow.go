@@ -144,10 +144,79 @@ type Record struct {
 	Bytes, Packets uint64
 	// Connections counts initial SYN segments for TCP, and the first packet of any other flow.
 	Connections uint64
+	// TCPHealth is set for TCP.
+	TCPHealth
+	// Initiator is who opened the connection; unknown when its SYN was not seen.
+	Initiator Initiator
 	// Ended is set on the last record of a flow.
 	Ended bool
+	// Outcome is how a TCP connection ended; only where Ended is set.
+	Outcome Outcome
 	// LostPackets is what the node lost in this interval, of this flow or of others: an upper bound of the error.
 	LostPackets uint64
+}
+
+// TCPHealth is what a TCP flow tells of its connection. Round-trip times and retransmits are the sending socket's own, so
+// they are in the records of the direction that it sends (egress) where the socket is on this node.
+type TCPHealth struct {
+	// ClientISN and ServerISN are the initial sequence numbers of the connection. They survive address translation, and
+	// so identify the connection wherever it is seen. HasISNs tells whether its handshake was seen.
+	ClientISN, ServerISN uint32
+	HasISNs              bool
+	// SRTT is the smoothed round-trip time and MinRTT the least of the kernel's window (tcp_min_rtt_wlen); 0: none.
+	SRTT, MinRTT time.Duration
+	// Handshake is the time from SYN to SYN-ACK where the client is, and from SYN-ACK to ACK where the server is.
+	Handshake time.Duration
+	// Retransmits are segments sent again in this interval; ZeroWindows segments whose sender could take no more.
+	Retransmits, ZeroWindows uint64
+}
+
+// Initiator tells which end of a flow opened the connection.
+type Initiator uint8
+
+const (
+	// InitiatorUnknown is the zero value.
+	InitiatorUnknown Initiator = iota
+	// InitiatorSource: the flow runs from client to server.
+	InitiatorSource
+	// InitiatorDestination: the flow runs from server to client.
+	InitiatorDestination
+)
+
+// Outcome is how a TCP connection ended.
+type Outcome uint8
+
+const (
+	// OutcomeUnknown: it has not ended, or is no TCP connection, or ended unseen.
+	OutcomeUnknown Outcome = iota
+	// OutcomeClosed: both sides finished.
+	OutcomeClosed
+	// OutcomeReset: one side reset it after the handshake.
+	OutcomeReset
+	// OutcomeRefused: its SYN was answered by RST.
+	OutcomeRefused
+	// OutcomeTimeout: its SYN was never answered.
+	OutcomeTimeout
+)
+
+var outcomeNames = [...]string{OutcomeClosed: "closed", OutcomeReset: "reset", OutcomeRefused: "refused", OutcomeTimeout: "timeout"}
+
+// String returns closed, reset, refused, timeout, or nothing for OutcomeUnknown.
+func (o Outcome) String() string {
+	if int(o) < len(outcomeNames) {
+		return outcomeNames[o]
+	}
+	return ""
+}
+
+// ParseOutcome is the inverse of String.
+func ParseOutcome(s string) (Outcome, error) {
+	for o, name := range outcomeNames {
+		if name == s {
+			return Outcome(o), nil
+		}
+	}
+	return 0, fmt.Errorf("outcome %q: use closed, reset, refused or timeout", s)
 }
 
 // Local returns the endpoint that is on the record's node, and Peer the other one.
@@ -167,8 +236,16 @@ func (r *Record) Peer() *Endpoint {
 }
 
 // ConnectionID is the same for both directions and both ends of a connection: 16 hexadecimal digits of a 64-bit FNV-1a
-// hash over the transport and the two socket addresses in numerical order.
+// hash. Of a TCP connection whose handshake was seen it is the hash of the two initial sequence numbers, the client's
+// first, and survives address translation. Of any other flow it is that of the transport and the two socket addresses in
+// numerical order, and is the same only where the addresses are.
 func (r *Record) ConnectionID() string {
+	if r.HasISNs {
+		var buf [8]byte
+		binary.BigEndian.PutUint32(buf[0:], r.ClientISN)
+		binary.BigEndian.PutUint32(buf[4:], r.ServerISN)
+		return connectionHash(buf[:])
+	}
 	a, b := r.Source.Addr, r.Destination.Addr
 	if cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port())) > 0 {
 		a, b = b, a
@@ -180,8 +257,12 @@ func (r *Record) ConnectionID() string {
 	binary.BigEndian.PutUint16(buf[32:], a.Port())
 	binary.BigEndian.PutUint16(buf[34:], b.Port())
 	buf[36] = byte(r.Transport)
+	return connectionHash(buf[:])
+}
+
+func connectionHash(identity []byte) string {
 	h := fnv.New64a()
-	h.Write(buf[:])
+	h.Write(identity)
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 

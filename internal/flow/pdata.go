@@ -19,6 +19,10 @@ func (r *Record) PutTo(lr plog.LogRecord) {
 	if r.Ended {
 		a.PutBool(AttrEnded, true)
 	}
+	if r.Outcome != OutcomeUnknown {
+		a.PutStr(AttrOutcome, r.Outcome.String())
+	}
+	r.putHealth(a)
 	if r.LostPackets != 0 {
 		a.PutInt(AttrLostPackets, int64(r.LostPackets))
 	}
@@ -29,6 +33,39 @@ func (e *Event) PutTo(lr plog.LogRecord) {
 	lr.SetEventName(EventNameEvent)
 	e.putFlow(lr)
 	lr.Attributes().PutStr(AttrEventKind, e.Kind.String())
+}
+
+// putHealth writes durations in seconds, as the semantic conventions do, and leaves out what is not known.
+func (r *Record) putHealth(a pcommon.Map) {
+	putSeconds(a, AttrSRTT, r.SRTT)
+	putSeconds(a, AttrMinRTT, r.MinRTT)
+	putSeconds(a, AttrHandshake, r.Handshake)
+	if r.Retransmits != 0 {
+		a.PutInt(AttrRetransmits, int64(r.Retransmits))
+	}
+	if r.ZeroWindows != 0 {
+		a.PutInt(AttrZeroWindows, int64(r.ZeroWindows))
+	}
+}
+
+func putSeconds(a pcommon.Map, key string, d time.Duration) {
+	if d != 0 {
+		a.PutDouble(key, d.Seconds())
+	}
+}
+
+func (r *Record) putInitiator(a pcommon.Map) {
+	client, server := r.Source.Addr, r.Destination.Addr
+	switch r.Initiator {
+	case InitiatorUnknown:
+		return
+	case InitiatorDestination:
+		client, server = server, client
+	}
+	a.PutStr(AttrClientAddress, client.Addr().String())
+	a.PutInt(AttrClientPort, int64(client.Port()))
+	a.PutStr(AttrServerAddress, server.Addr().String())
+	a.PutInt(AttrServerPort, int64(server.Port()))
 }
 
 func (r *Record) putFlow(lr plog.LogRecord) {
@@ -56,6 +93,11 @@ func (r *Record) putFlow(lr plog.LogRecord) {
 	switch r.Transport {
 	case TCP:
 		a.PutInt(AttrTCPFlags, int64(r.TCPFlags))
+		if r.HasISNs {
+			a.PutInt(AttrClientISN, int64(r.ClientISN))
+			a.PutInt(AttrServerISN, int64(r.ServerISN))
+		}
+		r.putInitiator(a)
 	case ICMP, ICMPv6:
 		a.PutInt(AttrICMPType, int64(r.ICMPType))
 		a.PutInt(AttrICMPCode, int64(r.ICMPCode))
@@ -104,6 +146,10 @@ func RecordFrom(res pcommon.Resource, lr plog.LogRecord) (Record, error) {
 	if v, ok := a.Get(AttrEnded); ok {
 		r.Ended = v.Bool()
 	}
+	if r.Outcome, err = ParseOutcome(str(a, AttrOutcome)); err != nil {
+		return r, fmt.Errorf("attribute %s: %w", AttrOutcome, err)
+	}
+	r.readHealth(a)
 	readIdentity(&r.Source.Identity, a, PrefixSource)
 	readIdentity(&r.Destination.Identity, a, PrefixDestination)
 	local := r.Local()
@@ -111,6 +157,22 @@ func RecordFrom(res pcommon.Resource, lr plog.LogRecord) (Record, error) {
 	local.Identity.Process = str(a, AttrProcessName)
 	local.Identity.PID = uint32(num(a, AttrProcessPID))
 	return r, nil
+}
+
+func (r *Record) readHealth(a pcommon.Map) {
+	if client, ok := a.Get(AttrClientISN); ok {
+		r.ClientISN, r.ServerISN, r.HasISNs = uint32(client.Int()), uint32(num(a, AttrServerISN)), true
+	}
+	r.SRTT, r.MinRTT, r.Handshake = seconds(a, AttrSRTT), seconds(a, AttrMinRTT), seconds(a, AttrHandshake)
+	r.Retransmits, r.ZeroWindows = num(a, AttrRetransmits), num(a, AttrZeroWindows)
+	if client, err := addrPort(a, AttrClientAddress, AttrClientPort); err == nil {
+		switch client {
+		case r.Source.Addr:
+			r.Initiator = InitiatorSource
+		case r.Destination.Addr:
+			r.Initiator = InitiatorDestination
+		}
+	}
 }
 
 // EventFrom reads what Event.PutTo wrote. Errors are those of RecordFrom, and an unknown kind.
@@ -214,6 +276,14 @@ func str(a pcommon.Map, key string) string {
 		return v.Str()
 	}
 	return ""
+}
+
+// seconds reads a duration and rounds it to microseconds, which is what the kernel measures in.
+func seconds(a pcommon.Map, key string) time.Duration {
+	if v, ok := a.Get(key); ok {
+		return time.Duration(v.Double() * float64(time.Second)).Round(time.Microsecond)
+	}
+	return 0
 }
 
 func num(a pcommon.Map, key string) uint64 {

@@ -78,6 +78,56 @@ func (Direction) EnumDescriptor() ([]byte, []int) {
 	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{0}
 }
 
+// Initiator tells which end of a flow opened the connection.
+type Initiator int32
+
+const (
+	Initiator_INITIATOR_UNSPECIFIED Initiator = 0
+	Initiator_INITIATOR_SOURCE      Initiator = 1
+	Initiator_INITIATOR_DESTINATION Initiator = 2
+)
+
+// Enum value maps for Initiator.
+var (
+	Initiator_name = map[int32]string{
+		0: "INITIATOR_UNSPECIFIED",
+		1: "INITIATOR_SOURCE",
+		2: "INITIATOR_DESTINATION",
+	}
+	Initiator_value = map[string]int32{
+		"INITIATOR_UNSPECIFIED": 0,
+		"INITIATOR_SOURCE":      1,
+		"INITIATOR_DESTINATION": 2,
+	}
+)
+
+func (x Initiator) Enum() *Initiator {
+	p := new(Initiator)
+	*p = x
+	return p
+}
+
+func (x Initiator) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Initiator) Descriptor() protoreflect.EnumDescriptor {
+	return file_orb8_v1_orb8_proto_enumTypes[1].Descriptor()
+}
+
+func (Initiator) Type() protoreflect.EnumType {
+	return &file_orb8_v1_orb8_proto_enumTypes[1]
+}
+
+func (x Initiator) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Initiator.Descriptor instead.
+func (Initiator) EnumDescriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{1}
+}
+
 type EventKind int32
 
 const (
@@ -126,11 +176,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_orb8_v1_orb8_proto_enumTypes[1].Descriptor()
+	return file_orb8_v1_orb8_proto_enumTypes[2].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_orb8_v1_orb8_proto_enumTypes[1]
+	return &file_orb8_v1_orb8_proto_enumTypes[2]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -139,7 +189,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{1}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{2}
 }
 
 // Endpoint is one end of a flow. Address and port come from the packet; the rest is filled in as far as it is known.
@@ -159,7 +209,9 @@ type Endpoint struct {
 	// Name (comm, at most 15 bytes) of the process that made the socket.
 	Process string `protobuf:"bytes,9,opt,name=process,proto3" json:"process,omitempty"`
 	// Process id in the host's pid namespace; 0 when unknown.
-	Pid           uint32 `protobuf:"varint,10,opt,name=pid,proto3" json:"pid,omitempty"`
+	Pid uint32 `protobuf:"varint,10,opt,name=pid,proto3" json:"pid,omitempty"`
+	// DNS name by which the flow's local endpoint had looked this address up.
+	Name          string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +316,13 @@ func (x *Endpoint) GetPid() uint32 {
 	return 0
 }
 
+func (x *Endpoint) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Flow is one direction of the traffic between two endpoints, seen at one of them.
 type Flow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -282,7 +341,8 @@ type Flow struct {
 	Packets uint64 `protobuf:"varint,9,opt,name=packets,proto3" json:"packets,omitempty"`
 	// Connections that were opened: initial SYN segments for TCP; for the others 1 in the record of a flow's first packet.
 	Connections uint64 `protobuf:"varint,10,opt,name=connections,proto3" json:"connections,omitempty"`
-	// The same for both directions and both ends of a connection: 16 hexadecimal digits.
+	// The same for both directions and both ends of a connection: 16 hexadecimal digits. Of a TCP connection whose handshake
+	// was seen it survives address translation.
 	ConnectionId string `protobuf:"bytes,11,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	// Packets that the node could neither count nor report while this flow was live: by at most so many packets this
 	// flow may be short. 0: the row is exact.
@@ -295,7 +355,22 @@ type Flow struct {
 	// Union of the TCP flags seen, as in the TCP header (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128).
 	TcpFlags uint32 `protobuf:"varint,16,opt,name=tcp_flags,json=tcpFlags,proto3" json:"tcp_flags,omitempty"`
 	// The flow has ended: closed, reset or idle for longer than the idle timeout.
-	Ended         bool `protobuf:"varint,17,opt,name=ended,proto3" json:"ended,omitempty"`
+	Ended bool `protobuf:"varint,17,opt,name=ended,proto3" json:"ended,omitempty"`
+	// Smoothed and least round-trip time of the sending socket, newest; unset where it is not on the node.
+	Srtt   *durationpb.Duration `protobuf:"bytes,18,opt,name=srtt,proto3" json:"srtt,omitempty"`
+	MinRtt *durationpb.Duration `protobuf:"bytes,19,opt,name=min_rtt,json=minRtt,proto3" json:"min_rtt,omitempty"`
+	// SYN to SYN-ACK at the client, SYN-ACK to ACK at the server.
+	Handshake *durationpb.Duration `protobuf:"bytes,20,opt,name=handshake,proto3" json:"handshake,omitempty"`
+	// Segments sent again, and segments that announced a window of zero.
+	Retransmits uint64 `protobuf:"varint,21,opt,name=retransmits,proto3" json:"retransmits,omitempty"`
+	ZeroWindows uint64 `protobuf:"varint,22,opt,name=zero_windows,json=zeroWindows,proto3" json:"zero_windows,omitempty"`
+	// How a TCP connection ended: closed, reset, refused or timeout. Empty: it has not, or nobody saw it.
+	Outcome   string    `protobuf:"bytes,23,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Initiator Initiator `protobuf:"varint,24,opt,name=initiator,proto3,enum=orb8.v1.Initiator" json:"initiator,omitempty"`
+	// Where addresses were translated on the way: the destination of the same connection as its server sees it (the backend
+	// behind a Service), or the source as its client sees it. Known where both ends were seen.
+	Backend       *Endpoint `protobuf:"bytes,25,opt,name=backend,proto3" json:"backend,omitempty"`
+	Origin        *Endpoint `protobuf:"bytes,26,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -447,6 +522,69 @@ func (x *Flow) GetEnded() bool {
 		return x.Ended
 	}
 	return false
+}
+
+func (x *Flow) GetSrtt() *durationpb.Duration {
+	if x != nil {
+		return x.Srtt
+	}
+	return nil
+}
+
+func (x *Flow) GetMinRtt() *durationpb.Duration {
+	if x != nil {
+		return x.MinRtt
+	}
+	return nil
+}
+
+func (x *Flow) GetHandshake() *durationpb.Duration {
+	if x != nil {
+		return x.Handshake
+	}
+	return nil
+}
+
+func (x *Flow) GetRetransmits() uint64 {
+	if x != nil {
+		return x.Retransmits
+	}
+	return 0
+}
+
+func (x *Flow) GetZeroWindows() uint64 {
+	if x != nil {
+		return x.ZeroWindows
+	}
+	return 0
+}
+
+func (x *Flow) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Flow) GetInitiator() Initiator {
+	if x != nil {
+		return x.Initiator
+	}
+	return Initiator_INITIATOR_UNSPECIFIED
+}
+
+func (x *Flow) GetBackend() *Endpoint {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *Flow) GetOrigin() *Endpoint {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
 }
 
 // FlowFilter matches a flow when every field that is set matches. Within a field any value may match.
@@ -1355,7 +1493,7 @@ var File_orb8_v1_orb8_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\n" +
-	"\x12orb8/v1/orb8.proto\x12\aorb8.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x02\n" +
+	"\x12orb8/v1/orb8.proto\x12\aorb8.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1c\n" +
@@ -1367,7 +1505,8 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x06cgroup\x18\b \x01(\tR\x06cgroup\x12\x18\n" +
 	"\aprocess\x18\t \x01(\tR\aprocess\x12\x10\n" +
 	"\x03pid\x18\n" +
-	" \x01(\rR\x03pid\"\xc0\x04\n" +
+	" \x01(\rR\x03pid\x12\x12\n" +
+	"\x04name\x18\v \x01(\tR\x04name\"\xc5\a\n" +
 	"\x04Flow\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x12\n" +
@@ -1386,7 +1525,16 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\ticmp_type\x18\x0e \x01(\rR\bicmpType\x12\x1b\n" +
 	"\ticmp_code\x18\x0f \x01(\rR\bicmpCode\x12\x1b\n" +
 	"\ttcp_flags\x18\x10 \x01(\rR\btcpFlags\x12\x14\n" +
-	"\x05ended\x18\x11 \x01(\bR\x05ended\"\xda\x01\n" +
+	"\x05ended\x18\x11 \x01(\bR\x05ended\x12-\n" +
+	"\x04srtt\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\x04srtt\x122\n" +
+	"\amin_rtt\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\x06minRtt\x127\n" +
+	"\thandshake\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\thandshake\x12 \n" +
+	"\vretransmits\x18\x15 \x01(\x04R\vretransmits\x12!\n" +
+	"\fzero_windows\x18\x16 \x01(\x04R\vzeroWindows\x12\x18\n" +
+	"\aoutcome\x18\x17 \x01(\tR\aoutcome\x120\n" +
+	"\tinitiator\x18\x18 \x01(\x0e2\x12.orb8.v1.InitiatorR\tinitiator\x12+\n" +
+	"\abackend\x18\x19 \x01(\v2\x11.orb8.v1.EndpointR\abackend\x12)\n" +
+	"\x06origin\x18\x1a \x01(\v2\x11.orb8.v1.EndpointR\x06origin\"\xda\x01\n" +
 	"\n" +
 	"FlowFilter\x12\x12\n" +
 	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
@@ -1471,7 +1619,11 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DIRECTION_INGRESS\x10\x01\x12\x14\n" +
-	"\x10DIRECTION_EGRESS\x10\x02*\xa0\x01\n" +
+	"\x10DIRECTION_EGRESS\x10\x02*W\n" +
+	"\tInitiator\x12\x19\n" +
+	"\x15INITIATOR_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10INITIATOR_SOURCE\x10\x01\x12\x19\n" +
+	"\x15INITIATOR_DESTINATION\x10\x02*\xa0\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEVENT_KIND_NEW\x10\x01\x12\x12\n" +
@@ -1498,66 +1650,73 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 	return file_orb8_v1_orb8_proto_rawDescData
 }
 
-var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_orb8_v1_orb8_proto_goTypes = []any{
 	(Direction)(0),                // 0: orb8.v1.Direction
-	(EventKind)(0),                // 1: orb8.v1.EventKind
-	(*Endpoint)(nil),              // 2: orb8.v1.Endpoint
-	(*Flow)(nil),                  // 3: orb8.v1.Flow
-	(*FlowFilter)(nil),            // 4: orb8.v1.FlowFilter
-	(*QueryFlowsRequest)(nil),     // 5: orb8.v1.QueryFlowsRequest
-	(*QueryFlowsResponse)(nil),    // 6: orb8.v1.QueryFlowsResponse
-	(*Loss)(nil),                  // 7: orb8.v1.Loss
-	(*GetStatusRequest)(nil),      // 8: orb8.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 9: orb8.v1.GetStatusResponse
-	(*NodeStatus)(nil),            // 10: orb8.v1.NodeStatus
-	(*NetworkStatus)(nil),         // 11: orb8.v1.NetworkStatus
-	(*StoreStatus)(nil),           // 12: orb8.v1.StoreStatus
-	(*StreamEventsRequest)(nil),   // 13: orb8.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil),  // 14: orb8.v1.StreamEventsResponse
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(Initiator)(0),                // 1: orb8.v1.Initiator
+	(EventKind)(0),                // 2: orb8.v1.EventKind
+	(*Endpoint)(nil),              // 3: orb8.v1.Endpoint
+	(*Flow)(nil),                  // 4: orb8.v1.Flow
+	(*FlowFilter)(nil),            // 5: orb8.v1.FlowFilter
+	(*QueryFlowsRequest)(nil),     // 6: orb8.v1.QueryFlowsRequest
+	(*QueryFlowsResponse)(nil),    // 7: orb8.v1.QueryFlowsResponse
+	(*Loss)(nil),                  // 8: orb8.v1.Loss
+	(*GetStatusRequest)(nil),      // 9: orb8.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 10: orb8.v1.GetStatusResponse
+	(*NodeStatus)(nil),            // 11: orb8.v1.NodeStatus
+	(*NetworkStatus)(nil),         // 12: orb8.v1.NetworkStatus
+	(*StoreStatus)(nil),           // 13: orb8.v1.StoreStatus
+	(*StreamEventsRequest)(nil),   // 14: orb8.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),  // 15: orb8.v1.StreamEventsResponse
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	15, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	15, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	16, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	16, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
 	0,  // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
-	2,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
-	2,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	0,  // 5: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
-	15, // 6: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	15, // 7: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
-	4,  // 8: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
-	4,  // 9: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
-	3,  // 10: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
-	7,  // 11: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	15, // 12: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	10, // 13: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	12, // 14: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	15, // 15: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	15, // 16: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
-	11, // 17: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
-	7,  // 18: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	16, // 19: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	15, // 20: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	4,  // 21: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	4,  // 22: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	1,  // 23: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	1,  // 24: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	15, // 25: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	3,  // 26: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	5,  // 27: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	8,  // 28: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	13, // 29: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	6,  // 30: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	9,  // 31: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	14, // 32: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	30, // [30:33] is the sub-list for method output_type
-	27, // [27:30] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	3,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
+	3,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
+	17, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	17, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	17, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	1,  // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
+	3,  // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
+	3,  // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
+	0,  // 11: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
+	16, // 12: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	16, // 13: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	5,  // 14: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
+	5,  // 15: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
+	4,  // 16: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
+	8,  // 17: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
+	16, // 18: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	11, // 19: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	13, // 20: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	16, // 21: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	16, // 22: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	12, // 23: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
+	8,  // 24: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
+	17, // 25: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	16, // 26: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	5,  // 27: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	5,  // 28: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	2,  // 29: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	2,  // 30: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	16, // 31: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 32: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	6,  // 33: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	9,  // 34: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	14, // 35: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	7,  // 36: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	10, // 37: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	15, // 38: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	36, // [36:39] is the sub-list for method output_type
+	33, // [33:36] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -1570,7 +1729,7 @@ func file_orb8_v1_orb8_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
