@@ -369,8 +369,10 @@ type Flow struct {
 	Initiator Initiator `protobuf:"varint,24,opt,name=initiator,proto3,enum=orb8.v1.Initiator" json:"initiator,omitempty"`
 	// Where addresses were translated on the way: the destination of the same connection as its server sees it (the backend
 	// behind a Service), or the source as its client sees it. Known where both ends were seen.
-	Backend       *Endpoint `protobuf:"bytes,25,opt,name=backend,proto3" json:"backend,omitempty"`
-	Origin        *Endpoint `protobuf:"bytes,26,opt,name=origin,proto3" json:"origin,omitempty"`
+	Backend *Endpoint `protobuf:"bytes,25,opt,name=backend,proto3" json:"backend,omitempty"`
+	Origin  *Endpoint `protobuf:"bytes,26,opt,name=origin,proto3" json:"origin,omitempty"`
+	// What the other end counted of the same traffic. Unset where it was not seen there.
+	OtherEnd      *OtherEnd `protobuf:"bytes,27,opt,name=other_end,json=otherEnd,proto3" json:"other_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -587,6 +589,74 @@ func (x *Flow) GetOrigin() *Endpoint {
 	return nil
 }
 
+func (x *Flow) GetOtherEnd() *OtherEnd {
+	if x != nil {
+		return x.OtherEnd
+	}
+	return nil
+}
+
+// OtherEnd is the same direction of the same connection, as the end that the row is not of saw it.
+type OtherEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Packets       uint64                 `protobuf:"varint,3,opt,name=packets,proto3" json:"packets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OtherEnd) Reset() {
+	*x = OtherEnd{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OtherEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OtherEnd) ProtoMessage() {}
+
+func (x *OtherEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OtherEnd.ProtoReflect.Descriptor instead.
+func (*OtherEnd) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *OtherEnd) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *OtherEnd) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *OtherEnd) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
 // FlowFilter matches a flow when every field that is set matches. Within a field any value may match.
 type FlowFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -601,15 +671,17 @@ type FlowFilter struct {
 	// Ports; either end.
 	Ports []uint32 `protobuf:"varint,5,rep,packed,name=ports,proto3" json:"ports,omitempty"`
 	// Lower-case transport names or numbers: tcp, udp, icmp, ...; icmp also matches ipv6-icmp.
-	Protocols     []string    `protobuf:"bytes,6,rep,name=protocols,proto3" json:"protocols,omitempty"`
-	Directions    []Direction `protobuf:"varint,7,rep,packed,name=directions,proto3,enum=orb8.v1.Direction" json:"directions,omitempty"`
+	Protocols  []string    `protobuf:"bytes,6,rep,name=protocols,proto3" json:"protocols,omitempty"`
+	Directions []Direction `protobuf:"varint,7,rep,packed,name=directions,proto3,enum=orb8.v1.Direction" json:"directions,omitempty"`
+	// How TCP connections ended: closed, reset, refused or timeout.
+	Outcomes      []string `protobuf:"bytes,8,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FlowFilter) Reset() {
 	*x = FlowFilter{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[2]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +693,7 @@ func (x *FlowFilter) String() string {
 func (*FlowFilter) ProtoMessage() {}
 
 func (x *FlowFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[2]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +706,7 @@ func (x *FlowFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowFilter.ProtoReflect.Descriptor instead.
 func (*FlowFilter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{2}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FlowFilter) GetPods() []string {
@@ -686,6 +758,13 @@ func (x *FlowFilter) GetDirections() []Direction {
 	return nil
 }
 
+func (x *FlowFilter) GetOutcomes() []string {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
 type QueryFlowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only traffic at or after this instant. Unset: from the oldest record on.
@@ -696,14 +775,17 @@ type QueryFlowsRequest struct {
 	Allow []*FlowFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
 	Deny  []*FlowFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
 	// At most so many rows; 0 and anything above the server's max_rows mean the server's max_rows.
-	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Where both ends of a connection were seen: one row for each end's own view of each direction, instead of one row a
+	// direction, which is the client's view (the sender's, where no client is known).
+	SeparateEnds  bool `protobuf:"varint,6,opt,name=separate_ends,json=separateEnds,proto3" json:"separate_ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryFlowsRequest) Reset() {
 	*x = QueryFlowsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[3]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +797,7 @@ func (x *QueryFlowsRequest) String() string {
 func (*QueryFlowsRequest) ProtoMessage() {}
 
 func (x *QueryFlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[3]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +810,7 @@ func (x *QueryFlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryFlowsRequest.ProtoReflect.Descriptor instead.
 func (*QueryFlowsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{3}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *QueryFlowsRequest) GetSince() *timestamppb.Timestamp {
@@ -766,6 +848,13 @@ func (x *QueryFlowsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *QueryFlowsRequest) GetSeparateEnds() bool {
+	if x != nil {
+		return x.SeparateEnds
+	}
+	return false
+}
+
 type QueryFlowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Flows []*Flow                `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
@@ -785,7 +874,7 @@ type QueryFlowsResponse struct {
 
 func (x *QueryFlowsResponse) Reset() {
 	*x = QueryFlowsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +886,7 @@ func (x *QueryFlowsResponse) String() string {
 func (*QueryFlowsResponse) ProtoMessage() {}
 
 func (x *QueryFlowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +899,7 @@ func (x *QueryFlowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryFlowsResponse.ProtoReflect.Descriptor instead.
 func (*QueryFlowsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{4}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *QueryFlowsResponse) GetFlows() []*Flow {
@@ -871,7 +960,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +972,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +985,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{5}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Loss) GetPackets() uint64 {
@@ -935,7 +1024,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1036,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1049,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{6}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{7}
 }
 
 type GetStatusResponse struct {
@@ -975,7 +1064,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1076,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1089,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{7}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetStatusResponse) GetNodes() []*NodeStatus {
@@ -1041,7 +1130,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1142,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1155,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{8}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -1144,7 +1233,7 @@ type NetworkStatus struct {
 
 func (x *NetworkStatus) Reset() {
 	*x = NetworkStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1245,7 @@ func (x *NetworkStatus) String() string {
 func (*NetworkStatus) ProtoMessage() {}
 
 func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1258,7 @@ func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
 func (*NetworkStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{9}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NetworkStatus) GetAttachMode() string {
@@ -1274,7 +1363,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1375,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1388,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{10}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoreStatus) GetBackend() string {
@@ -1371,7 +1460,7 @@ type StreamEventsRequest struct {
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1472,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1485,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StreamEventsRequest) GetAllow() []*FlowFilter {
@@ -1433,7 +1522,7 @@ type StreamEventsResponse struct {
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1534,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1547,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StreamEventsResponse) GetKind() EventKind {
@@ -1506,7 +1595,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\aprocess\x18\t \x01(\tR\aprocess\x12\x10\n" +
 	"\x03pid\x18\n" +
 	" \x01(\rR\x03pid\x12\x12\n" +
-	"\x04name\x18\v \x01(\tR\x04name\"\xc5\a\n" +
+	"\x04name\x18\v \x01(\tR\x04name\"\xf5\a\n" +
 	"\x04Flow\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x12\n" +
@@ -1534,7 +1623,12 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\aoutcome\x18\x17 \x01(\tR\aoutcome\x120\n" +
 	"\tinitiator\x18\x18 \x01(\x0e2\x12.orb8.v1.InitiatorR\tinitiator\x12+\n" +
 	"\abackend\x18\x19 \x01(\v2\x11.orb8.v1.EndpointR\abackend\x12)\n" +
-	"\x06origin\x18\x1a \x01(\v2\x11.orb8.v1.EndpointR\x06origin\"\xda\x01\n" +
+	"\x06origin\x18\x1a \x01(\v2\x11.orb8.v1.EndpointR\x06origin\x12.\n" +
+	"\tother_end\x18\x1b \x01(\v2\x11.orb8.v1.OtherEndR\botherEnd\"N\n" +
+	"\bOtherEnd\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\apackets\x18\x03 \x01(\x04R\apackets\"\xf6\x01\n" +
 	"\n" +
 	"FlowFilter\x12\x12\n" +
 	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
@@ -1549,13 +1643,15 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tprotocols\x18\x06 \x03(\tR\tprotocols\x122\n" +
 	"\n" +
 	"directions\x18\a \x03(\x0e2\x12.orb8.v1.DirectionR\n" +
-	"directions\"\xe1\x01\n" +
+	"directions\x12\x1a\n" +
+	"\boutcomes\x18\b \x03(\tR\boutcomes\"\x86\x02\n" +
 	"\x11QueryFlowsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
 	"\x05allow\x18\x03 \x03(\v2\x13.orb8.v1.FlowFilterR\x05allow\x12'\n" +
 	"\x04deny\x18\x04 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xed\x01\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12#\n" +
+	"\rseparate_ends\x18\x06 \x01(\bR\fseparateEnds\"\xed\x01\n" +
 	"\x12QueryFlowsResponse\x12#\n" +
 	"\x05flows\x18\x01 \x03(\v2\r.orb8.v1.FlowR\x05flows\x12!\n" +
 	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
@@ -1651,72 +1747,74 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_orb8_v1_orb8_proto_goTypes = []any{
 	(Direction)(0),                // 0: orb8.v1.Direction
 	(Initiator)(0),                // 1: orb8.v1.Initiator
 	(EventKind)(0),                // 2: orb8.v1.EventKind
 	(*Endpoint)(nil),              // 3: orb8.v1.Endpoint
 	(*Flow)(nil),                  // 4: orb8.v1.Flow
-	(*FlowFilter)(nil),            // 5: orb8.v1.FlowFilter
-	(*QueryFlowsRequest)(nil),     // 6: orb8.v1.QueryFlowsRequest
-	(*QueryFlowsResponse)(nil),    // 7: orb8.v1.QueryFlowsResponse
-	(*Loss)(nil),                  // 8: orb8.v1.Loss
-	(*GetStatusRequest)(nil),      // 9: orb8.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 10: orb8.v1.GetStatusResponse
-	(*NodeStatus)(nil),            // 11: orb8.v1.NodeStatus
-	(*NetworkStatus)(nil),         // 12: orb8.v1.NetworkStatus
-	(*StoreStatus)(nil),           // 13: orb8.v1.StoreStatus
-	(*StreamEventsRequest)(nil),   // 14: orb8.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil),  // 15: orb8.v1.StreamEventsResponse
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*OtherEnd)(nil),              // 5: orb8.v1.OtherEnd
+	(*FlowFilter)(nil),            // 6: orb8.v1.FlowFilter
+	(*QueryFlowsRequest)(nil),     // 7: orb8.v1.QueryFlowsRequest
+	(*QueryFlowsResponse)(nil),    // 8: orb8.v1.QueryFlowsResponse
+	(*Loss)(nil),                  // 9: orb8.v1.Loss
+	(*GetStatusRequest)(nil),      // 10: orb8.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 11: orb8.v1.GetStatusResponse
+	(*NodeStatus)(nil),            // 12: orb8.v1.NodeStatus
+	(*NetworkStatus)(nil),         // 13: orb8.v1.NetworkStatus
+	(*StoreStatus)(nil),           // 14: orb8.v1.StoreStatus
+	(*StreamEventsRequest)(nil),   // 15: orb8.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),  // 16: orb8.v1.StreamEventsResponse
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	16, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	16, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	17, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	17, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
 	0,  // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
 	3,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
 	3,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	17, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
-	17, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
-	17, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	18, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	18, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	18, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
 	1,  // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
 	3,  // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
 	3,  // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
-	0,  // 11: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
-	16, // 12: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	16, // 13: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
-	5,  // 14: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
-	5,  // 15: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
-	4,  // 16: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
-	8,  // 17: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	16, // 18: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	11, // 19: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	13, // 20: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	16, // 21: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	16, // 22: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
-	12, // 23: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
-	8,  // 24: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	17, // 25: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	16, // 26: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	5,  // 27: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	5,  // 28: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	2,  // 29: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	2,  // 30: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	16, // 31: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 32: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	6,  // 33: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	9,  // 34: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	14, // 35: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	7,  // 36: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	10, // 37: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	15, // 38: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	36, // [36:39] is the sub-list for method output_type
-	33, // [33:36] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	5,  // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
+	0,  // 12: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
+	17, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	17, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	6,  // 15: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
+	6,  // 16: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
+	4,  // 17: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
+	9,  // 18: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
+	17, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	12, // 20: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	14, // 21: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	17, // 22: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	17, // 23: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	13, // 24: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
+	9,  // 25: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
+	18, // 26: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	17, // 27: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	6,  // 28: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	6,  // 29: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	2,  // 30: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	2,  // 31: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	17, // 32: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 33: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	7,  // 34: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	10, // 35: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	15, // 36: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	8,  // 37: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	11, // 38: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	16, // 39: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	37, // [37:40] is the sub-list for method output_type
+	34, // [34:37] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -1730,7 +1828,7 @@ func file_orb8_v1_orb8_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
