@@ -2,8 +2,6 @@ package embedded
 
 import (
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -35,51 +33,40 @@ type row struct {
 	ended                             bool
 }
 
-const (
-	rowBytes      = uint64(unsafe.Sizeof(row{}))
-	identityBytes = uint64(unsafe.Sizeof(flow.Identity{}))
-	stringBytes   = uint64(unsafe.Sizeof(""))
-)
+const rowBytes = uint64(unsafe.Sizeof(row{}))
 
 // view is what a reader needs of a chunk. The writer only appends beyond the lengths of a view that was taken under
 // the store's lock, so a view can be read without it.
 type view struct {
-	rows       []row
-	strings    []string
-	identities []flow.Identity
-	// start is the first and end the last packet of all rows.
-	start, end int64
+	words
+	rows []row
 }
 
-// chunk is a run of records in order of arrival, with the dictionary of their strings and identities. A dictionary
-// of its own lets a chunk be evicted without counting references.
+// chunk is a run of records in order of arrival.
 type chunk struct {
-	view
-	stringIndex   map[string]uint32
-	identityIndex map[flow.Identity]uint32
-	// bytes is the memory that the chunk takes, less the two indexes, which live only while it is written.
-	bytes uint64
+	dictionary
+	rows []row
+	// start is the first and end the last packet of all rows.
+	start, end int64
 	// written is when the last record arrived.
 	written int64
 }
 
 func newChunk() *chunk {
-	return &chunk{
-		view:          view{rows: make([]row, 0, chunkRows)},
-		stringIndex:   map[string]uint32{},
-		identityIndex: map[flow.Identity]uint32{},
-		bytes:         chunkRows * rowBytes,
-	}
+	return &chunk{dictionary: newDictionary(), rows: make([]row, 0, chunkRows)}
+}
+
+// size is the memory that the chunk takes.
+func (c *chunk) size() uint64 {
+	return c.bytes + chunkRows*rowBytes
 }
 
 func (c *chunk) full() bool {
 	return len(c.rows) == chunkRows
 }
 
-// seal drops what only the writer needs.
-func (c *chunk) seal() {
-	c.stringIndex, c.identityIndex = nil, nil
-	c.strings, c.identities = slices.Clone(c.strings), slices.Clone(c.identities)
+func (c *chunk) view() view {
+	return view{words: c.words, rows: c.rows}
 }
 
 func (c *chunk) append(r *flow.Record, now int64) {
@@ -113,37 +100,6 @@ func (c *chunk) append(r *flow.Record, now int64) {
 		tcpFlags:      r.TCPFlags,
 		ended:         r.Ended,
 	})
-}
-
-func (c *chunk) stringID(s string) uint32 {
-	id, known := c.stringIndex[s]
-	if !known {
-		// The clone keeps a short string from holding on to the message that it was cut from.
-		s = strings.Clone(s)
-		id = uint32(len(c.strings))
-		c.strings = append(c.strings, s)
-		c.stringIndex[s] = id
-		c.bytes += stringBytes + uint64(len(s))
-	}
-	return id
-}
-
-func (c *chunk) identityID(identity flow.Identity) uint32 {
-	id, known := c.identityIndex[identity]
-	if !known {
-		for _, s := range []*string{
-			&identity.Cgroup, &identity.ContainerID, &identity.Runtime, &identity.PodUID, &identity.QOSClass, &identity.Pod,
-			&identity.Namespace, &identity.Container, &identity.Unit, &identity.Process,
-		} {
-			// Identities that differ only in process share their other strings.
-			*s = c.strings[c.stringID(*s)]
-		}
-		id = uint32(len(c.identities))
-		c.identities = append(c.identities, identity)
-		c.identityIndex[identity] = id
-		c.bytes += identityBytes
-	}
-	return id
 }
 
 // record decodes a row into r.

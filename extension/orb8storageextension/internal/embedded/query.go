@@ -75,7 +75,7 @@ func (s *Store) note(now time.Time, since, until int64) (storage.FlowResult, []v
 	views := make([]view, 0, len(s.chunks))
 	for _, c := range s.chunks {
 		if c.end >= since && c.start < until {
-			views = append(views, c.view)
+			views = append(views, c.view())
 		}
 	}
 	return result, views

@@ -64,9 +64,9 @@ func (s *Store) WriteFlows(records []flow.Record) {
 	defer s.mu.Unlock()
 	for i := range records {
 		head := s.head()
-		before := head.bytes
+		before := head.size()
 		head.append(&records[i], now.UnixNano())
-		s.bytes += head.bytes - before
+		s.bytes += head.size() - before
 	}
 	s.records += uint64(len(records))
 	s.expire(now)
@@ -83,7 +83,7 @@ func (s *Store) head() *chunk {
 	}
 	head := newChunk()
 	s.chunks = append(s.chunks, head)
-	s.bytes += head.bytes
+	s.bytes += head.size()
 	return head
 }
 
@@ -111,7 +111,7 @@ func (s *Store) evict() {
 func (s *Store) drop() *chunk {
 	c := s.chunks[0]
 	s.chunks = slices.Delete(s.chunks, 0, 1)
-	s.bytes -= c.bytes
+	s.bytes -= c.size()
 	s.records -= uint64(len(c.rows))
 	return c
 }
