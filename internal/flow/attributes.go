@@ -6,8 +6,12 @@ const (
 	EventNameFlow = "orb8.network.flow"
 	// EventNameEvent is an Event of kind New, SYN, FIN or RST.
 	EventNameEvent = "orb8.network.event"
+	// EventNameLookup is a Lookup.
+	EventNameLookup = "orb8.dns"
 	// EventNameStatus is a NetworkStatus.
 	EventNameStatus = "orb8.network.status"
+	// EventNameDrop is a Drop.
+	EventNameDrop = "orb8.network.drop"
 )
 
 // Attributes of the resource: the node, and the local endpoint's identity.
@@ -60,10 +64,32 @@ const (
 	AttrClientPort         = "client.port"
 	AttrServerAddress      = "server.address"
 	AttrServerPort         = "server.port"
+	// AttrDNSName follows PrefixSource or PrefixDestination.
+	AttrDNSName = "dns.name"
 	// PrefixSource and PrefixDestination before a resource attribute's name give the identity of the peer, which the
 	// resource cannot hold: source.k8s.pod.name, destination.container.id, ...
 	PrefixSource      = "source."
 	PrefixDestination = "destination."
+)
+
+// Attributes of lookups, next to those that say who asked whom. The first two are semantic conventions.
+const (
+	AttrQuestionName = "dns.question.name"
+	// AttrAnswers is the addresses alone, AttrRecords all of the answer section: "NAME TTL TYPE DATA".
+	AttrAnswers      = "dns.answers"
+	AttrRecords      = "orb8.dns.records"
+	AttrQuestionType = "orb8.dns.question.type"
+	AttrRCode        = "orb8.dns.response_code"
+	AttrLatency      = "orb8.dns.latency"
+	AttrQueries      = "orb8.dns.queries"
+	AttrTruncated    = "orb8.dns.truncated"
+	AttrIncomplete   = "orb8.dns.incomplete"
+)
+
+// Attributes of drops; their addresses are named as those of flow records.
+const (
+	AttrDropReason  = "orb8.network.drop.reason"
+	AttrDropPackets = "orb8.network.drop.packets"
 )
 
 // Attributes of status records.
@@ -85,4 +111,6 @@ const (
 	AttrRingBufferUtilization = "orb8.network.ring_buffer.utilization"
 	AttrFlowTableSize         = "orb8.network.flow_table.size"
 	AttrFlowTableEntries      = "orb8.network.flow_table.entries"
+	AttrDrops                 = "orb8.network.drops"
+	AttrUnavailable           = "orb8.network.unavailable"
 )

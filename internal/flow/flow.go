@@ -123,6 +123,8 @@ type Identity struct {
 type Endpoint struct {
 	Addr     netip.AddrPort
 	Identity Identity
+	// Name is the DNS name by which the flow's local endpoint had looked this address up; only a peer has one.
+	Name string
 }
 
 // Record is what one direction of a flow did in one interval, seen at one of its endpoints.
@@ -282,11 +284,15 @@ const (
 	EventFlow
 	// EventEnd is the last flow record of a flow.
 	EventEnd
+	// EventDNS is a lookup.
+	EventDNS
 )
 
-var eventNames = [...]string{EventNew: "new", EventSYN: "syn", EventFIN: "fin", EventRST: "rst", EventFlow: "flow", EventEnd: "end"}
+var eventNames = [...]string{
+	EventNew: "new", EventSYN: "syn", EventFIN: "fin", EventRST: "rst", EventFlow: "flow", EventEnd: "end", EventDNS: "dns",
+}
 
-// String returns new, syn, fin, rst, flow or end.
+// String returns new, syn, fin, rst, flow, end or dns.
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) && eventNames[k] != "" {
 		return eventNames[k]
@@ -301,14 +307,15 @@ func ParseEventKind(s string) (EventKind, error) {
 			return EventKind(k), nil
 		}
 	}
-	return 0, fmt.Errorf("event kind %q: use new, syn, fin, rst, flow or end", s)
+	return 0, fmt.Errorf("event kind %q: use new, syn, fin, rst, flow, end or dns", s)
 }
 
 // Event is something that happened to a flow. For New, SYN, FIN and RST, Record is the packet: its Bytes and Packets
-// are those of the packet alone.
+// are those of the packet alone. For DNS, Lookup is set and Record is its question's, without counts.
 type Event struct {
 	Kind EventKind
 	Record
+	Lookup *Lookup
 }
 
 // NetworkStatus is the state of a node's flow engine. Counts are since Started.
@@ -336,4 +343,8 @@ type NetworkStatus struct {
 	FlowTableSize         uint64
 	// FlowTableEntries is how many flows the last interval put into the table.
 	FlowTableEntries uint64
+	// Drops are the packets that the kernel dropped, by reason.
+	Drops map[string]uint64
+	// Unavailable are the features that the host does not allow, each with the reason why not.
+	Unavailable map[string]string
 }

@@ -72,24 +72,11 @@ func (r *Record) putFlow(lr plog.LogRecord) {
 	lr.SetTimestamp(pcommon.NewTimestampFromTime(r.End))
 	a := lr.Attributes()
 	a.EnsureCapacity(20)
-	a.PutStr(AttrSourceAddress, r.Source.Addr.Addr().String())
-	a.PutInt(AttrSourcePort, int64(r.Source.Addr.Port()))
-	a.PutStr(AttrDestinationAddress, r.Destination.Addr.Addr().String())
-	a.PutInt(AttrDestinationPort, int64(r.Destination.Addr.Port()))
-	a.PutStr(AttrTransport, r.Transport.String())
-	if r.Source.Addr.Addr().Is4() {
-		a.PutStr(AttrNetworkType, "ipv4")
-	} else {
-		a.PutStr(AttrNetworkType, "ipv6")
-	}
-	a.PutStr(AttrDirection, r.Direction.String())
+	r.putEnds(a)
 	a.PutInt(AttrBytes, int64(r.Bytes))
 	a.PutInt(AttrPackets, int64(r.Packets))
 	a.PutInt(AttrConnections, int64(r.Connections))
 	a.PutStr(AttrConnectionID, r.ConnectionID())
-	if r.Interface != "" {
-		a.PutStr(AttrInterface, r.Interface)
-	}
 	switch r.Transport {
 	case TCP:
 		a.PutInt(AttrTCPFlags, int64(r.TCPFlags))
@@ -102,12 +89,40 @@ func (r *Record) putFlow(lr plog.LogRecord) {
 		a.PutInt(AttrICMPType, int64(r.ICMPType))
 		a.PutInt(AttrICMPCode, int64(r.ICMPCode))
 	}
+}
+
+// putEnds writes who talks to whom, and where that was seen.
+func (r *Record) putEnds(a pcommon.Map) {
+	putAddresses(a, r.Source.Addr, r.Destination.Addr, r.Transport)
+	a.PutStr(AttrDirection, r.Direction.String())
+	if r.Interface != "" {
+		a.PutStr(AttrInterface, r.Interface)
+	}
 	local := r.Local().Identity
 	if local.Process != "" {
 		a.PutStr(AttrProcessName, local.Process)
 	}
 	if local.PID != 0 {
 		a.PutInt(AttrProcessPID, int64(local.PID))
+	}
+	if r.Source.Name != "" {
+		a.PutStr(PrefixSource+AttrDNSName, r.Source.Name)
+	}
+	if r.Destination.Name != "" {
+		a.PutStr(PrefixDestination+AttrDNSName, r.Destination.Name)
+	}
+}
+
+func putAddresses(a pcommon.Map, source, destination netip.AddrPort, transport Transport) {
+	a.PutStr(AttrSourceAddress, source.Addr().String())
+	a.PutInt(AttrSourcePort, int64(source.Port()))
+	a.PutStr(AttrDestinationAddress, destination.Addr().String())
+	a.PutInt(AttrDestinationPort, int64(destination.Port()))
+	a.PutStr(AttrTransport, transport.String())
+	if source.Addr().Is4() {
+		a.PutStr(AttrNetworkType, "ipv4")
+	} else {
+		a.PutStr(AttrNetworkType, "ipv6")
 	}
 }
 
@@ -121,21 +136,9 @@ func RecordFrom(res pcommon.Resource, lr plog.LogRecord) (Record, error) {
 	if v, ok := a.Get(AttrFlowStart); ok {
 		r.Start = time.Unix(0, v.Int()).UTC()
 	}
-	var err error
-	if r.Source.Addr, err = addrPort(a, AttrSourceAddress, AttrSourcePort); err != nil {
+	if err := r.readEnds(res, a); err != nil {
 		return r, err
 	}
-	if r.Destination.Addr, err = addrPort(a, AttrDestinationAddress, AttrDestinationPort); err != nil {
-		return r, err
-	}
-	if r.Transport, err = ParseTransport(str(a, AttrTransport)); err != nil {
-		return r, fmt.Errorf("attribute %s: %w", AttrTransport, err)
-	}
-	if r.Direction, err = ParseDirection(str(a, AttrDirection)); err != nil {
-		return r, fmt.Errorf("attribute %s: %w", AttrDirection, err)
-	}
-	r.Node = str(res.Attributes(), AttrNodeName)
-	r.Interface = str(a, AttrInterface)
 	r.Bytes = num(a, AttrBytes)
 	r.Packets = num(a, AttrPackets)
 	r.Connections = num(a, AttrConnections)
@@ -146,17 +149,39 @@ func RecordFrom(res pcommon.Resource, lr plog.LogRecord) (Record, error) {
 	if v, ok := a.Get(AttrEnded); ok {
 		r.Ended = v.Bool()
 	}
+	var err error
 	if r.Outcome, err = ParseOutcome(str(a, AttrOutcome)); err != nil {
 		return r, fmt.Errorf("attribute %s: %w", AttrOutcome, err)
 	}
 	r.readHealth(a)
+	return r, nil
+}
+
+// readEnds reads what putEnds wrote, with the identities that later components added.
+func (r *Record) readEnds(res pcommon.Resource, a pcommon.Map) (err error) {
+	if r.Source.Addr, err = addrPort(a, AttrSourceAddress, AttrSourcePort); err != nil {
+		return err
+	}
+	if r.Destination.Addr, err = addrPort(a, AttrDestinationAddress, AttrDestinationPort); err != nil {
+		return err
+	}
+	if r.Transport, err = ParseTransport(str(a, AttrTransport)); err != nil {
+		return fmt.Errorf("attribute %s: %w", AttrTransport, err)
+	}
+	if r.Direction, err = ParseDirection(str(a, AttrDirection)); err != nil {
+		return fmt.Errorf("attribute %s: %w", AttrDirection, err)
+	}
+	r.Node = str(res.Attributes(), AttrNodeName)
+	r.Interface = str(a, AttrInterface)
+	r.Source.Name = str(a, PrefixSource+AttrDNSName)
+	r.Destination.Name = str(a, PrefixDestination+AttrDNSName)
 	readIdentity(&r.Source.Identity, a, PrefixSource)
 	readIdentity(&r.Destination.Identity, a, PrefixDestination)
 	local := r.Local()
 	readIdentity(&local.Identity, res.Attributes(), "")
 	local.Identity.Process = str(a, AttrProcessName)
 	local.Identity.PID = uint32(num(a, AttrProcessPID))
-	return r, nil
+	return nil
 }
 
 func (r *Record) readHealth(a pcommon.Map) {
@@ -213,7 +238,7 @@ func (s *NetworkStatus) PutTo(lr plog.LogRecord) {
 	lr.SetEventName(EventNameStatus)
 	lr.SetTimestamp(pcommon.NewTimestampFromTime(s.Time))
 	a := lr.Attributes()
-	a.EnsureCapacity(17)
+	a.EnsureCapacity(19)
 	a.PutStr(AttrAgentVersion, s.Version)
 	a.PutStr(AttrKernelVersion, s.Kernel)
 	a.PutInt(AttrAgentStarted, s.Started.UnixNano())
@@ -231,6 +256,18 @@ func (s *NetworkStatus) PutTo(lr plog.LogRecord) {
 	a.PutDouble(AttrRingBufferUtilization, s.RingBufferUtilization)
 	a.PutInt(AttrFlowTableSize, int64(s.FlowTableSize))
 	a.PutInt(AttrFlowTableEntries, int64(s.FlowTableEntries))
+	if len(s.Drops) > 0 {
+		drops := a.PutEmptyMap(AttrDrops)
+		for reason, packets := range s.Drops {
+			drops.PutInt(reason, int64(packets))
+		}
+	}
+	if len(s.Unavailable) > 0 {
+		unavailable := a.PutEmptyMap(AttrUnavailable)
+		for feature, why := range s.Unavailable {
+			unavailable.PutStr(feature, why)
+		}
+	}
 }
 
 // StatusFrom reads what NetworkStatus.PutTo wrote.
@@ -258,6 +295,18 @@ func StatusFrom(res pcommon.Resource, lr plog.LogRecord) NetworkStatus {
 	}
 	if v, ok := a.Get(AttrRingBufferUtilization); ok {
 		s.RingBufferUtilization = v.Double()
+	}
+	if v, ok := a.Get(AttrDrops); ok {
+		s.Drops = make(map[string]uint64, v.Map().Len())
+		for reason, packets := range v.Map().All() {
+			s.Drops[reason] = uint64(packets.Int())
+		}
+	}
+	if v, ok := a.Get(AttrUnavailable); ok {
+		s.Unavailable = make(map[string]string, v.Map().Len())
+		for feature, why := range v.Map().All() {
+			s.Unavailable[feature] = why.Str()
+		}
 	}
 	return s
 }
