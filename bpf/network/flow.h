@@ -22,17 +22,34 @@ struct flow_key {
 	__u8 pad[2]; // always 0: it is part of the hashed key
 };
 
+// What has been seen of a flow: bits of flow.seen.
+enum seen {
+	SEEN_SYN = 1,         // client_isn is set
+	SEEN_SYNACK = 2,      // client_isn and server_isn are set
+	SEEN_FROM_CLIENT = 4, // the source opened the connection
+	SEEN_FROM_SERVER = 8, // the destination did
+	SEEN_AWAIT_ACK = 16,  // the other direction sent its SYN-ACK: the next ACK ends the handshake
+	SEEN_DNS = 32,        // one of the ports is a DNS server's
+};
+
 struct flow {
 	__u64 bytes; // layer 3, as on the wire: GSO and GRO super-packets unfolded
 	__u64 packets;
-	__u64 first_ns; // CLOCK_MONOTONIC
-	__u64 last_ns;
+	__u64 first_ns;  // CLOCK_MONOTONIC
+	__u64 last_ns;   // the same, to the kernel's tick where it has a coarse clock for BPF (5.11)
 	__u64 cgroup_id; // of the local endpoint's socket; 0 when there is none
 	__u32 pid;       // of the process that made that socket, in the first pid namespace; 0 when unknown
-	__u32 connections; // initial SYN segments, retransmitted ones not counted again
-	__u32 isn;         // sequence number of the latest initial SYN
-	__u8 tcp_flags;    // union
-	__u8 pad[3];
+	__u32 connections;  // initial SYN segments, retransmitted ones not counted again
+	__u32 client_isn;   // initial sequence numbers of the latest connection
+	__u32 server_isn;
+	__u32 handshake_us; // SYN to SYN-ACK at the client, SYN-ACK to ACK at the server
+	__u32 srtt_us;      // of the sending socket, newest
+	__u32 min_rtt_us;
+	__u32 retransmits;  // of the sending socket since it was made, newest
+	__u32 zero_windows; // segments that announced a window of zero
+	__u8 tcp_flags;     // union
+	__u8 seen;          // enum seen
+	__u8 pad[2];
 	char comm[16];
 };
 
@@ -66,6 +83,7 @@ struct loss {
 	__u64 packets;
 	__u64 bytes;
 	__u64 events;
+	__u64 thinned;  // sampled packet events left out because the ring buffer was nearly full
 	__u64 unparsed; // packets with a truncated or malformed IP header
 };
 

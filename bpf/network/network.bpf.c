@@ -6,6 +6,8 @@
 #include "flow.h"
 #include "owner.h"
 #include "parse.h"
+#include "tcp.h"
+#include "tunnel.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -43,83 +45,81 @@ static __always_inline void lose_unparsed(void)
 		__sync_fetch_and_add(&l->unparsed, 1);
 }
 
-static __always_inline bool is_initial_syn(const struct packet *p)
-{
-	return (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
-}
-
-static __always_inline void flow_add(struct flow *f, const struct packet *p, __u64 now)
-{
-	__sync_fetch_and_add(&f->bytes, p->bytes);
-	__sync_fetch_and_add(&f->packets, p->packets);
-	f->last_ns = now;
-	if ((f->tcp_flags | p->tcp_flags) != f->tcp_flags)
-		f->tcp_flags |= p->tcp_flags;
-	if (is_initial_syn(p) && (!f->connections || f->isn != p->seq)) {
-		f->isn = p->seq;
-		f->connections++;
-	}
-}
-
-static __always_inline void flow_first(struct flow *f, const struct packet *p, __u64 now)
-{
-	f->bytes = p->bytes;
-	f->packets = p->packets;
-	f->first_ns = now;
-	f->last_ns = now;
-	f->tcp_flags = p->tcp_flags;
-	if (is_initial_syn(p)) {
-		f->isn = p->seq;
-		f->connections = 1;
-	}
-}
-
 static __always_inline void flow_own(struct flow *f, const struct owner *o)
 {
 	f->pid = o->pid;
 	__builtin_memcpy(f->comm, o->comm, sizeof(f->comm));
 }
 
-// Puts a new flow into the table, or its first packet into the ring buffer, or counts that packet as lost.
-static __always_inline void flow_new(__u32 gen, const struct flow_key *key, const struct flow *f, const struct packet *p,
-				     __u64 now)
+// The kernel's coarse clock costs a quarter of the fine one and is good enough for the last packet of an interval.
+static __always_inline __u64 now_coarse(void)
 {
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_ktime_get_coarse_ns))
+		return bpf_ktime_get_coarse_ns();
+	return bpf_ktime_get_ns();
+}
+
+// A packet of a flow that is in the table.
+static __always_inline void flow_add(struct __sk_buff *skb, __u32 gen, const struct flow_key *key, struct flow *f,
+				     const struct packet *p)
+{
+	__sync_fetch_and_add(&f->bytes, p->bytes);
+	__sync_fetch_and_add(&f->packets, p->packets);
+	__u64 now = now_coarse();
+	if (now > f->last_ns) // the fine clock, which began the flow, may be ahead
+		f->last_ns = now;
+	if (key->transport == IPPROTO_TCP) {
+		tcp_count(skb, key, f, p);
+		if (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_FIN | TCP_FLAG_RST) || f->seen & SEEN_AWAIT_ACK)
+			tcp_change(gen, key, f, p, bpf_ktime_get_ns());
+	}
+	if (f->seen & SEEN_DNS)
+		dns_event(skb, key, f, p);
+	if (events_enabled && (first_packets > 1 || sampling) && event_sampled(f->packets) &&
+	    !event_emit(EVENT_PACKET, key, f, p, bpf_ktime_get_ns()))
+		event_lost();
+}
+
+// The first packet of a flow in this generation: puts the flow into the table, or the packet into the ring buffer, or
+// counts it as lost. f says who the flow belongs to.
+static __always_inline void flow_new(struct __sk_buff *skb, __u32 gen, const struct flow_key *key, struct flow *f,
+				     const struct packet *p)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	f->bytes = p->bytes;
+	f->packets = p->packets;
+	f->first_ns = now;
+	f->last_ns = now;
+	if (is_dns(key))
+		f->seen |= SEEN_DNS;
+	if (key->transport == IPPROTO_TCP)
+		tcp_first(skb, key, f, p);
+
 	if (!flow_insert(gen, key, f)) {
 		volatile __u32 *entries = gen ? &entries_1 : &entries_0;
 		__sync_fetch_and_add(entries, 1);
 		if (*entries >= pressure_entries && !pressed) {
 			pressed = 1;
-			event_emit(EVENT_PRESSURE, key, f);
+			event_emit(EVENT_PRESSURE, key, f, p, now);
 		}
-		if (events_enabled && key->transport != IPPROTO_TCP)
-			event_or_loss(EVENT_NEW, key, f);
-		return;
+	} else {
+		// Another CPU may have been first with the same flow.
+		struct flow *other = flow_lookup(gen, key);
+		if (other) {
+			__sync_fetch_and_add(&other->bytes, p->bytes);
+			__sync_fetch_and_add(&other->packets, p->packets);
+			return;
+		}
+		if (!event_emit(EVENT_OVERFLOW, key, f, p, now))
+			lose(p);
 	}
-	// Another CPU may have been first with the same flow.
-	struct flow *other = flow_lookup(gen, key);
-	if (other) {
-		flow_add(other, p, now);
-		return;
-	}
-	if (!event_emit(EVENT_OVERFLOW, key, f))
-		lose(p);
-}
-
-// Events of a TCP packet. owner is known only where the packet began its flow; user space knows the rest.
-static __always_inline void tcp_events(const struct flow_key *key, const struct packet *p, const struct flow *f, __u64 now)
-{
-	struct flow one = {};
-
-	if (!events_enabled || !(p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_FIN | TCP_FLAG_RST)))
-		return;
-	if ((p->tcp_flags & TCP_FLAG_SYN) && !is_initial_syn(p))
-		return;
-	flow_first(&one, p, now);
-	one.cgroup_id = f->cgroup_id;
-	one.pid = f->pid;
-	__builtin_memcpy(one.comm, f->comm, sizeof(one.comm));
-	event_or_loss(p->tcp_flags & TCP_FLAG_RST ? EVENT_RST : p->tcp_flags & TCP_FLAG_FIN ? EVENT_FIN : EVENT_SYN, key,
-		      &one);
+	if (key->transport == IPPROTO_TCP)
+		tcp_change(gen, key, f, p, now);
+	else if (events_enabled && !event_emit(EVENT_NEW, key, f, p, now))
+		event_lost();
+	if (f->seen & SEEN_DNS)
+		dns_event(skb, key, f, p);
 }
 
 // cgroup mode: the packet is at a socket, sent (EGRESS) or received (INGRESS).
@@ -128,7 +128,7 @@ static __always_inline void observe_socket(struct __sk_buff *skb, enum direction
 	struct flow_key key = {};
 	struct packet p = {};
 
-	switch (parse(skb, 0, &key, &p)) {
+	switch (parse(skb, AT_SOCKET, 0, &key, &p)) {
 	case NOT_IP:
 		return;
 	case MALFORMED:
@@ -140,12 +140,10 @@ static __always_inline void observe_socket(struct __sk_buff *skb, enum direction
 	key.direction = dir;
 	key.scope = bpf_skb_cgroup_id(skb);
 
-	__u64 now = bpf_ktime_get_ns();
 	__u32 gen = generation & 1;
 	struct flow *f = flow_lookup(gen, &key);
 	if (f) {
-		flow_add(f, &p, now);
-		tcp_events(&key, &p, f, now);
+		flow_add(skb, gen, &key, f, &p);
 		return;
 	}
 	// Own sockets are looked for on this slow path alone: their flows never get into the table.
@@ -157,9 +155,7 @@ static __always_inline void observe_socket(struct __sk_buff *skb, enum direction
 		flow_own(&fresh, o);
 	}
 	fresh.cgroup_id = key.scope;
-	flow_first(&fresh, &p, now);
-	flow_new(gen, &key, &fresh, &p, now);
-	tcp_events(&key, &p, &fresh, now);
+	flow_new(skb, gen, &key, &fresh, &p);
 }
 
 SEC("cgroup_skb/ingress")
@@ -245,7 +241,7 @@ static __always_inline void observe_interface(struct __sk_buff *skb, enum direct
 	struct flow_key key = {};
 	struct packet p = {};
 
-	switch (parse(skb, ETH_HLEN, &key, &p)) {
+	switch (parse(skb, AT_INTERFACE, ETH_HLEN, &key, &p)) {
 	case NOT_IP:
 		return;
 	case MALFORMED:
@@ -257,20 +253,15 @@ static __always_inline void observe_interface(struct __sk_buff *skb, enum direct
 	key.direction = dir;
 	key.scope = skb->ifindex;
 
-	__u64 now = bpf_ktime_get_ns();
 	__u32 gen = generation & 1;
 	struct flow *f = flow_lookup(gen, &key);
 	if (f) {
-		flow_add(f, &p, now);
-		tcp_events(&key, &p, f, now);
+		flow_add(skb, gen, &key, f, &p);
 		return;
 	}
 	struct flow fresh = {};
-	if (!identify(skb, &key, &fresh))
-		return;
-	flow_first(&fresh, &p, now);
-	flow_new(gen, &key, &fresh, &p, now);
-	tcp_events(&key, &p, &fresh, now);
+	if (identify(skb, &key, &fresh))
+		flow_new(skb, gen, &key, &fresh, &p);
 }
 
 // TC_ACT_UNSPEC, which tcx calls TCX_NEXT: leave the verdict to whoever comes next.

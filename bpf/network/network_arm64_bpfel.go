@@ -13,13 +13,34 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type NetworkDnsEvent struct {
+	_        structs.HostLayout
+	Event    NetworkEvent
+	Length   uint32
+	Captured uint32
+	Payload  [1232]uint8
+}
+
 type NetworkEvent struct {
 	_    structs.HostLayout
 	Key  NetworkFlowKey
 	Flow NetworkFlow
-	Kind uint8
-	Pad  [7]uint8
+	Kind uint32
+	Seq  uint32
 }
+
+type NetworkEventKind uint32
+
+const (
+	NetworkEventKindEVENT_NEW      NetworkEventKind = 1
+	NetworkEventKindEVENT_SYN      NetworkEventKind = 2
+	NetworkEventKindEVENT_FIN      NetworkEventKind = 3
+	NetworkEventKindEVENT_RST      NetworkEventKind = 4
+	NetworkEventKindEVENT_OVERFLOW NetworkEventKind = 5
+	NetworkEventKindEVENT_PRESSURE NetworkEventKind = 6
+	NetworkEventKindEVENT_DNS      NetworkEventKind = 7
+	NetworkEventKindEVENT_PACKET   NetworkEventKind = 8
+)
 
 type NetworkFlow struct {
 	_           structs.HostLayout
@@ -30,9 +51,16 @@ type NetworkFlow struct {
 	CgroupId    uint64
 	Pid         uint32
 	Connections uint32
-	Isn         uint32
+	ClientIsn   uint32
+	ServerIsn   uint32
+	HandshakeUs uint32
+	SrttUs      uint32
+	MinRttUs    uint32
+	Retransmits uint32
+	ZeroWindows uint32
 	TcpFlags    uint8
-	Pad         [3]uint8
+	Seen        uint8
+	Pad         [2]uint8
 	Comm        [16]int8
 }
 
@@ -48,6 +76,20 @@ type NetworkFlowKey struct {
 	Pad       [2]uint8
 }
 
+type NetworkFragmentKey struct {
+	_         structs.HostLayout
+	Saddr     [16]uint8
+	Daddr     [16]uint8
+	Id        uint32
+	Transport uint32
+}
+
+type NetworkFragmentPorts struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
+}
+
 type NetworkInterface struct {
 	_         structs.HostLayout
 	PeerNetns int32
@@ -58,6 +100,7 @@ type NetworkLoss struct {
 	Packets  uint64
 	Bytes    uint64
 	Events   uint64
+	Thinned  uint64
 	Unparsed uint64
 }
 
@@ -69,6 +112,17 @@ type NetworkOwner struct {
 	Pad      [4]uint8
 }
 
+type NetworkSeen uint32
+
+const (
+	NetworkSeenSEEN_SYN         NetworkSeen = 1
+	NetworkSeenSEEN_SYNACK      NetworkSeen = 2
+	NetworkSeenSEEN_FROM_CLIENT NetworkSeen = 4
+	NetworkSeenSEEN_FROM_SERVER NetworkSeen = 8
+	NetworkSeenSEEN_AWAIT_ACK   NetworkSeen = 16
+	NetworkSeenSEEN_DNS         NetworkSeen = 32
+)
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -76,6 +130,7 @@ const (
 	NetworkMapEvents          = "events"
 	NetworkMapFlows0          = "flows_0"
 	NetworkMapFlows1          = "flows_1"
+	NetworkMapFragments       = "fragments"
 	NetworkMapInterfaces      = "interfaces"
 	NetworkMapLosses          = "losses"
 	NetworkMapOwners          = "owners"
@@ -83,14 +138,22 @@ const (
 	NetworkProgCgroupIngress  = "cgroup_ingress"
 	NetworkProgTcFromEndpoint = "tc_from_endpoint"
 	NetworkProgTcToEndpoint   = "tc_to_endpoint"
+	NetworkVarDnsEventType    = "dns_event_type"
+	NetworkVarDnsPorts        = "dns_ports"
 	NetworkVarEntries0        = "entries_0"
 	NetworkVarEntries1        = "entries_1"
+	NetworkVarEventKindType   = "event_kind_type"
 	NetworkVarEventType       = "event_type"
 	NetworkVarEventsEnabled   = "events_enabled"
+	NetworkVarFirstPackets    = "first_packets"
 	NetworkVarGeneration      = "generation"
 	NetworkVarPressed         = "pressed"
 	NetworkVarPressureEntries = "pressure_entries"
+	NetworkVarSampling        = "sampling"
+	NetworkVarSeenType        = "seen_type"
 	NetworkVarSelfPid         = "self_pid"
+	NetworkVarThinningBytes   = "thinning_bytes"
+	NetworkVarTunnelsEnabled  = "tunnels_enabled"
 )
 
 // LoadNetwork returns the embedded CollectionSpec for Network.
@@ -148,6 +211,7 @@ type NetworkMapSpecs struct {
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
 	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
+	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
 	Losses     *ebpf.MapSpec `ebpf:"losses"`
 	Owners     *ebpf.MapSpec `ebpf:"owners"`
@@ -157,14 +221,22 @@ type NetworkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetworkVariableSpecs struct {
+	DnsEventType    *ebpf.VariableSpec `ebpf:"dns_event_type"`
+	DnsPorts        *ebpf.VariableSpec `ebpf:"dns_ports"`
 	Entries0        *ebpf.VariableSpec `ebpf:"entries_0"`
 	Entries1        *ebpf.VariableSpec `ebpf:"entries_1"`
+	EventKindType   *ebpf.VariableSpec `ebpf:"event_kind_type"`
 	EventType       *ebpf.VariableSpec `ebpf:"event_type"`
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
+	FirstPackets    *ebpf.VariableSpec `ebpf:"first_packets"`
 	Generation      *ebpf.VariableSpec `ebpf:"generation"`
 	Pressed         *ebpf.VariableSpec `ebpf:"pressed"`
 	PressureEntries *ebpf.VariableSpec `ebpf:"pressure_entries"`
+	Sampling        *ebpf.VariableSpec `ebpf:"sampling"`
+	SeenType        *ebpf.VariableSpec `ebpf:"seen_type"`
 	SelfPid         *ebpf.VariableSpec `ebpf:"self_pid"`
+	ThinningBytes   *ebpf.VariableSpec `ebpf:"thinning_bytes"`
+	TunnelsEnabled  *ebpf.VariableSpec `ebpf:"tunnels_enabled"`
 }
 
 // NetworkObjects contains all objects after they have been loaded into the kernel.
@@ -190,6 +262,7 @@ type NetworkMaps struct {
 	Events     *ebpf.Map `ebpf:"events"`
 	Flows0     *ebpf.Map `ebpf:"flows_0"`
 	Flows1     *ebpf.Map `ebpf:"flows_1"`
+	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Interfaces *ebpf.Map `ebpf:"interfaces"`
 	Losses     *ebpf.Map `ebpf:"losses"`
 	Owners     *ebpf.Map `ebpf:"owners"`
@@ -200,6 +273,7 @@ func (m *NetworkMaps) Close() error {
 		m.Events,
 		m.Flows0,
 		m.Flows1,
+		m.Fragments,
 		m.Interfaces,
 		m.Losses,
 		m.Owners,
@@ -210,14 +284,22 @@ func (m *NetworkMaps) Close() error {
 //
 // It can be passed to LoadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetworkVariables struct {
+	DnsEventType    *ebpf.Variable `ebpf:"dns_event_type"`
+	DnsPorts        *ebpf.Variable `ebpf:"dns_ports"`
 	Entries0        *ebpf.Variable `ebpf:"entries_0"`
 	Entries1        *ebpf.Variable `ebpf:"entries_1"`
+	EventKindType   *ebpf.Variable `ebpf:"event_kind_type"`
 	EventType       *ebpf.Variable `ebpf:"event_type"`
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
+	FirstPackets    *ebpf.Variable `ebpf:"first_packets"`
 	Generation      *ebpf.Variable `ebpf:"generation"`
 	Pressed         *ebpf.Variable `ebpf:"pressed"`
 	PressureEntries *ebpf.Variable `ebpf:"pressure_entries"`
+	Sampling        *ebpf.Variable `ebpf:"sampling"`
+	SeenType        *ebpf.Variable `ebpf:"seen_type"`
 	SelfPid         *ebpf.Variable `ebpf:"self_pid"`
+	ThinningBytes   *ebpf.Variable `ebpf:"thinning_bytes"`
+	TunnelsEnabled  *ebpf.Variable `ebpf:"tunnels_enabled"`
 }
 
 // NetworkPrograms contains all programs after they have been loaded into the kernel.

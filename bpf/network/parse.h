@@ -6,13 +6,13 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
-#include <linux/tcp.h>
-#include <linux/udp.h>
+#include <linux/types.h>
 #include <stdbool.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "flow.h"
+#include "fragment.h"
 
 #define TCP_FLAG_FIN 0x01
 #define TCP_FLAG_SYN 0x02
@@ -21,17 +21,37 @@
 
 #define MAX_VLAN_TAGS 2
 #define MAX_EXT_HEADERS 8
+#define MAX_HEADERS 1024 // of one packet, all layers together
 #define ICMPV6 58
 #define SCTP 132
+#define TCP_HEADER_LEN 20
+#define UDP_HEADER_LEN 8
 #define ICMP_HEADER_LEN 8
-#define IP_OFFSET_MASK 0x1fff
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_OFFSET 0x1fff
+#define IPV6_OFFSET 0xfff8
+#define IPV6_MORE_FRAGMENTS 0x0001
 
 struct packet {
 	__u32 bytes; // layer 3, as on the wire
 	__u32 packets;
-	__u32 seq;     // TCP sequence number
+	__u32 seq; // TCP
+	__u32 ack;
+	__u32 payload;     // offset of the transport payload from the network header
+	__u32 payload_len; // of a super-packet, all of it
+	__u16 window;
 	__u8 tcp_flags; // 0 unless TCP
 };
+
+static __always_inline bool is_initial_syn(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
+}
+
+static __always_inline bool is_syn_ack(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == (TCP_FLAG_SYN | TCP_FLAG_ACK);
+}
 
 enum parsed {
 	NOT_IP, // nothing of ours
@@ -39,97 +59,124 @@ enum parsed {
 	PARSED,
 };
 
-// Reads relative to the network header, which the stack has set at every hook of ours: so Ethernet, link-layer-less
-// devices and sockets need no code of their own, and paged data is read as well as linear.
-static __always_inline long load(struct __sk_buff *skb, __u32 off, void *to, __u32 len)
+// Where a program runs. Sockets see packets from the IP header on, whole datagrams, and no tunnels' insides but their own.
+enum place {
+	AT_SOCKET,
+	AT_INTERFACE,
+};
+
+// Reads at an offset from the network header, which the stack has set at every hook of ours: so Ethernet and devices
+// without a link-layer header need no code of their own, and paged data is read as well as linear. At a socket the linear
+// data begins there and is read without a helper.
+static __always_inline long load(struct __sk_buff *skb, enum place at, __u32 off, void *to, const __u32 len)
 {
+	if (at == AT_SOCKET && off < MAX_HEADERS) {
+		void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+		if (data + off + len <= end) {
+			__builtin_memcpy(to, data + off, len);
+			return 0;
+		}
+	}
 	return bpf_skb_load_bytes_relative(skb, off, to, len, BPF_HDR_START_NET);
 }
 
-// Fills ports, flags and the transport header's length. Returns false when the header is cut off.
-static __always_inline bool parse_transport(struct __sk_buff *skb, __u32 off, struct flow_key *key,
+// Fills ports, TCP fields and the transport header's length. Returns false when the header is cut off.
+static __always_inline bool parse_transport(struct __sk_buff *skb, enum place at, __u32 off, struct flow_key *key,
 					    struct packet *p, __u32 *len)
 {
+	__u8 h[16];
+
 	switch (key->transport) {
-	case IPPROTO_TCP: {
-		__u8 h[14];
-		if (load(skb, off, h, sizeof(h)))
+	case IPPROTO_TCP:
+		if (load(skb, at, off, h, sizeof(h)))
 			return false;
-		key->sport = h[0] << 8 | h[1];
-		key->dport = h[2] << 8 | h[3];
-		p->seq = (__u32)h[4] << 24 | h[5] << 16 | h[6] << 8 | h[7];
+		p->seq = bpf_ntohl(*(__be32 *)&h[4]);
+		p->ack = bpf_ntohl(*(__be32 *)&h[8]);
 		p->tcp_flags = h[13];
+		p->window = *(__be16 *)&h[14];
 		*len = (h[12] >> 4) * 4;
-		return *len >= sizeof(struct tcphdr);
-	}
-	case IPPROTO_UDP:
-	case SCTP: {
-		__u8 h[4];
-		if (load(skb, off, h, sizeof(h)))
+		if (*len < TCP_HEADER_LEN)
 			return false;
-		key->sport = h[0] << 8 | h[1];
-		key->dport = h[2] << 8 | h[3];
-		*len = sizeof(struct udphdr);
-		return true;
-	}
+		break;
+	case IPPROTO_UDP:
+	case SCTP:
+		if (load(skb, at, off, h, 4))
+			return false;
+		*len = UDP_HEADER_LEN; // SCTP's is 12, but no super-packet of it has more than one
+		break;
 	case IPPROTO_ICMP:
-	case ICMPV6: {
-		__u8 h[2];
-		if (load(skb, off, h, sizeof(h)))
+	case ICMPV6:
+		if (load(skb, at, off, h, 2))
 			return false;
 		key->dport = h[0] << 8 | h[1];
 		*len = ICMP_HEADER_LEN;
 		return true;
+	default:
+		*len = 0;
+		return true;
 	}
-	}
-	*len = 0;
+	key->sport = bpf_ntohs(*(__be16 *)&h[0]);
+	key->dport = bpf_ntohs(*(__be16 *)&h[2]);
 	return true;
 }
 
-// Walks the extension headers (RFC 8200, AH: RFC 4302). Returns the offset of the transport header and sets
-// key->transport; sets *fragment when this is a fragment other than the first. Returns 0 when the chain is cut off or
-// longer than MAX_EXT_HEADERS.
-static __always_inline __u32 skip_ext_headers(struct __sk_buff *skb, __u32 off, struct flow_key *key, bool *fragment)
+// What ext_headers returns, packed so that the verifier sees one unknown number and checks the walk once, on its own.
+#define EXT_OFFSET(x) ((__u32)(x) & 0xffff)
+#define EXT_TRANSPORT(x) ((__u8)((x) >> 16))
+#define EXT_FIRST_FRAGMENT (1 << 24)
+#define EXT_LATER_FRAGMENT (1 << 25)
+#define EXT_FRAGMENT_ID(x) ((__u32)((x) >> 32))
+
+// Walks the extension headers (RFC 8200, AH: RFC 4302) from off, where the first one is of type next. Returns the offset
+// and the type of the transport header, and the fragment's flags and id; 0 when the chain is cut off or longer than
+// MAX_EXT_HEADERS.
+__noinline __u64 ext_headers(struct __sk_buff *skb, __u32 off, __u32 next)
 {
+	__u64 result = 0;
+
 	for (int i = 0; i < MAX_EXT_HEADERS; i++) {
-		__u8 h[4];
-		switch (key->transport) {
+		__u8 h[8];
+		switch (next) {
 		case IPPROTO_HOPOPTS:
 		case IPPROTO_ROUTING:
 		case IPPROTO_DSTOPTS:
-			if (load(skb, off, h, sizeof(h)))
-				return 0;
-			off += (h[1] + 1) * 8;
-			break;
 		case IPPROTO_AH:
-			if (load(skb, off, h, sizeof(h)))
-				return 0;
-			off += (h[1] + 2) * 4;
-			break;
 		case IPPROTO_FRAGMENT:
-			if (load(skb, off, h, sizeof(h)))
-				return 0;
-			off += 8;
-			if ((h[2] << 8 | h[3]) & 0xfff8) {
-				key->transport = h[0];
-				*fragment = true;
-				return off;
-			}
 			break;
 		default:
-			return off;
+			return result | (next & 0xff) << 16 | (off & 0xffff);
 		}
-		key->transport = h[0];
+		if (bpf_skb_load_bytes_relative(skb, off, h, sizeof(h), BPF_HDR_START_NET))
+			return 0;
+		if (next == IPPROTO_FRAGMENT) {
+			__u16 offset = bpf_ntohs(*(__be16 *)&h[2]);
+			result |= (__u64)*(__u32 *)&h[4] << 32;
+			off += 8;
+			if (offset & IPV6_OFFSET)
+				return result | EXT_LATER_FRAGMENT | h[0] << 16 | (off & 0xffff);
+			if (offset & IPV6_MORE_FRAGMENTS)
+				result |= EXT_FIRST_FRAGMENT;
+		} else {
+			off += next == IPPROTO_AH ? (h[1] + 2) * 4 : (h[1] + 1) * 8;
+		}
+		next = h[0];
 	}
 	return 0;
+}
+
+static __always_inline bool is_ext_header(__u8 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_DSTOPTS || next == IPPROTO_AH ||
+	       next == IPPROTO_FRAGMENT;
 }
 
 // A super-packet leaves (GSO) or came (GRO) as gso_segs packets, each with the headers of this one.
 static __always_inline void unfold(struct __sk_buff *skb, __u32 headers, struct packet *p)
 {
-	__u32 size = skb->gso_size, segs = skb->gso_segs;
+	__u32 size = skb->gso_size, segs;
 	if (!size || p->bytes <= headers)
 		return;
+	segs = skb->gso_segs;
 	if (!segs) // a guest's super-packet: the host was not told
 		segs = (p->bytes - headers + size - 1) / size;
 	if (segs > 1) {
@@ -138,54 +185,63 @@ static __always_inline void unfold(struct __sk_buff *skb, __u32 headers, struct 
 	}
 }
 
-// Fills key's addresses, ports and transport, and p. l2_len is what skb->len counts before the IP header: it is used
-// only where the IP header has no usable length of its own (BIG TCP), because skb->len also counts Ethernet padding.
-static __always_inline enum parsed parse(struct __sk_buff *skb, __u32 l2_len, struct flow_key *key, struct packet *p)
+// Parses an IP header of version proto at off and what follows it. seen is how many bytes the packet has from there on.
+// Sets *end to the offset of the payload.
+static __always_inline enum parsed parse_ip(struct __sk_buff *skb, enum place at, __u16 proto, __u32 off, __u32 seen,
+					    struct flow_key *key, struct packet *p, __u32 *end)
 {
-	__u16 proto = bpf_ntohs((__u16)skb->protocol);
-	__u32 off = 0, total, l4_len = 0;
-	bool fragment = false, partial = false;
-
-	for (int i = 0; i < MAX_VLAN_TAGS && (proto == ETH_P_8021Q || proto == ETH_P_8021AD); i++) {
-		__u8 tag[4];
-		if (load(skb, off, tag, sizeof(tag)))
-			return MALFORMED;
-		proto = tag[2] << 8 | tag[3];
-		off += sizeof(tag);
-	}
-	__u32 l3 = off, seen = skb->len > l2_len + l3 ? skb->len - l2_len - l3 : 0;
+	struct fragment frag = {};
+	__u32 total, l4_len = 0;
 
 	if (proto == ETH_P_IP) {
 		struct iphdr ip;
-		if (load(skb, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+		if (load(skb, at, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 			return MALFORMED;
+		__builtin_memset(key->saddr, 0, 10);
 		*(__u16 *)&key->saddr[10] = 0xffff;
 		*(__u32 *)&key->saddr[12] = ip.saddr;
+		__builtin_memset(key->daddr, 0, 10);
 		*(__u16 *)&key->daddr[10] = 0xffff;
 		*(__u32 *)&key->daddr[12] = ip.daddr;
 		key->transport = ip.protocol;
 		total = bpf_ntohs(ip.tot_len);
-		partial = ip.frag_off & bpf_htons(IP_OFFSET_MASK);
+		frag.id = ip.id;
+		frag.later = ip.frag_off & bpf_htons(IPV4_OFFSET);
+		frag.first = !frag.later && (ip.frag_off & bpf_htons(IPV4_MORE_FRAGMENTS));
 		off += ip.ihl * 4;
 	} else if (proto == ETH_P_IPV6) {
 		struct ipv6hdr ip;
-		if (load(skb, off, &ip, sizeof(ip)) || ip.version != 6)
+		if (load(skb, at, off, &ip, sizeof(ip)) || ip.version != 6)
 			return MALFORMED;
 		__builtin_memcpy(key->saddr, &ip.saddr, 16);
 		__builtin_memcpy(key->daddr, &ip.daddr, 16);
 		key->transport = ip.nexthdr;
 		total = ip.payload_len ? bpf_ntohs(ip.payload_len) + sizeof(ip) : 0;
-		off = skip_ext_headers(skb, off + sizeof(ip), key, &fragment);
-		if (!off)
-			return MALFORMED;
-		partial = fragment;
+		off += sizeof(ip);
+		if (is_ext_header(ip.nexthdr)) {
+			__u64 ext = ext_headers(skb, off, ip.nexthdr);
+			off = EXT_OFFSET(ext);
+			if (!off)
+				return MALFORMED;
+			key->transport = EXT_TRANSPORT(ext);
+			frag.id = EXT_FRAGMENT_ID(ext);
+			frag.first = ext & EXT_FIRST_FRAGMENT;
+			frag.later = ext & EXT_LATER_FRAGMENT;
+		}
 	} else {
 		return NOT_IP;
 	}
-	if (!partial && !parse_transport(skb, off, key, p, &l4_len))
-		return MALFORMED;
+	// skb->len also counts Ethernet padding, so it is used only where the header has no usable length: BIG TCP.
 	p->bytes = total && total <= seen ? total : seen;
 	p->packets = 1;
-	unfold(skb, off - l3 + l4_len, p);
+	if (frag.later) {
+		fragment_ports(&frag, key);
+	} else {
+		if (!parse_transport(skb, at, off, key, p, &l4_len))
+			return MALFORMED;
+		if (at == AT_INTERFACE && frag.first)
+			fragment_remember(&frag, key);
+	}
+	*end = off + l4_len;
 	return PARSED;
 }

@@ -122,6 +122,7 @@ func (r *networkReceiver) open() error {
 		FlowTableSize:  r.cfg.FlowTableSize,
 		Events:         r.cfg.Events,
 		SelfTraffic:    r.cfg.SelfTraffic,
+		Interfaces:     r.mode == modeTC,
 		CgroupPath:     mount.Path,
 	})
 	if err != nil {
@@ -203,14 +204,14 @@ func (r *networkReceiver) readEvents() {
 	defer r.wg.Done()
 	rec := recorder{interfaceName: r.interfaceName()}
 	var clockUntil uint64
-	err := r.engine.ReadEvents(func(e *network.NetworkEvent) {
-		switch e.Kind {
-		case eventPressure:
+	err := r.engine.ReadEvents(func(e *network.NetworkEvent, _ []byte) {
+		switch network.NetworkEventKind(e.Kind) {
+		case network.NetworkEventKindEVENT_PRESSURE:
 			select {
 			case r.pressure <- struct{}{}:
 			default: // a flip is already asked for
 			}
-		case eventOverflow:
+		case network.NetworkEventKindEVENT_OVERFLOW:
 			r.addOverflow(e)
 		default:
 			if e.Flow.FirstNs >= clockUntil {
@@ -223,12 +224,6 @@ func (r *networkReceiver) readEvents() {
 		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
 	}
 }
-
-// The kinds of event.h that are no flow.EventKind.
-const (
-	eventOverflow = 5
-	eventPressure = 6
-)
 
 func (r *networkReceiver) addOverflow(e *network.NetworkEvent) {
 	r.mu.Lock()
@@ -247,7 +242,7 @@ func merge(a, b network.NetworkFlow) network.NetworkFlow {
 	if a.Packets == 0 {
 		return b
 	}
-	if b.Isn == a.Isn && b.Connections == 1 {
+	if b.ClientIsn == a.ClientIsn && b.Connections == 1 {
 		b.Connections = 0
 	}
 	a.Bytes += b.Bytes

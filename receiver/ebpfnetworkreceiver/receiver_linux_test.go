@@ -218,9 +218,9 @@ func TestOverflowIsMergedAndBounded(t *testing.T) {
 }
 
 func TestMergeKnowsASYNThatWasSentAgain(t *testing.T) {
-	one := network.NetworkFlow{Packets: 1, Connections: 1, Isn: 5}
+	one := network.NetworkFlow{Packets: 1, Connections: 1, ClientIsn: 5}
 	assert.EqualValues(t, 1, merge(one, one).Connections)
-	assert.EqualValues(t, 2, merge(one, network.NetworkFlow{Packets: 1, Connections: 1, Isn: 6}).Connections)
+	assert.EqualValues(t, 2, merge(one, network.NetworkFlow{Packets: 1, Connections: 1, ClientIsn: 6}).Connections)
 }
 
 // statusHost keeps the statuses that are reported to it.

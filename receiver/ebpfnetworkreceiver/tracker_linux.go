@@ -90,7 +90,7 @@ func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 	st, known := t.flows[*k]
 	if flow.Transport(k.Transport) == flow.TCP {
 		// A SYN sent again after a flip looks like the first one to the kernel's new generation.
-		if known && f.Connections == 1 && f.Isn == st.isn && st.isn != 0 {
+		if known && f.Connections == 1 && f.ClientIsn == st.isn && st.isn != 0 {
 			f.Connections = 0
 		}
 	} else if !known {
@@ -98,8 +98,8 @@ func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 	}
 	st.lastNS = max(st.lastNS, int64(f.LastNs))
 	st.tcpFlags |= f.TcpFlags
-	if f.Isn != 0 {
-		st.isn = f.Isn
+	if f.ClientIsn != 0 {
+		st.isn = f.ClientIsn
 	}
 	// Who it is may have been seen only when the connection was opened, in an earlier generation.
 	if f.CgroupId != 0 {

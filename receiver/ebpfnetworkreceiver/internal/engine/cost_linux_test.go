@@ -32,12 +32,12 @@ func BenchmarkCost(b *testing.B) {
 	for name, load := range map[string]func(testing.TB, int){"udp64": sendUDP, "tcp": sendTCP} {
 		b.Run(name, func(b *testing.B) {
 			e, err := New(Options{
-				RingBufferSize: 1 << 20, FlowTableSize: 100_000, Events: true, SelfTraffic: true, CgroupPath: mount.Path,
+				RingBufferSize: 1 << 20, FlowTableSize: 100_000, Events: true, SelfTraffic: true, CgroupPath: mount.Path, DNSPorts: [4]uint16{53},
 			})
 			require.NoError(b, err)
 			defer e.Close()
 			require.NoError(b, e.AttachCgroup(mount.Path))
-			go func() { _ = e.ReadEvents(func(*network.NetworkEvent) {}) }()
+			go func() { _ = e.ReadEvents(func(*network.NetworkEvent, []byte) {}) }()
 			programs := map[string]*ebpf.Program{"egress": e.objs.CgroupEgress, "ingress": e.objs.CgroupIngress, "empty": attachEmpty(b, mount.Path)}
 			costs := map[string][]float64{}
 			const rounds = 15

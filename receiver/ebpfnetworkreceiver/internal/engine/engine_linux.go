@@ -5,13 +5,11 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/bpf/network"
 )
@@ -22,8 +20,17 @@ type Options struct {
 	RingBufferSize uint32
 	// FlowTableSize is the number of flows that one interval can hold.
 	FlowTableSize uint32
-	// Events turns on events other than overflow.
+	// Events turns on the events of flows: their beginning, SYN, FIN and RST.
 	Events bool
+	// FirstPackets makes the first so many packets of a flow in an interval events too, and Sampling one in so many of the
+	// others (0: none).
+	FirstPackets, Sampling uint32
+	// DNSPorts are the ports whose payload is read as DNS: EVENT_DNS. At most four; 0 is none.
+	DNSPorts [4]uint16
+	// Tunnels counts the packets inside tunnels (VXLAN, Geneve, GRE, IP in IP) rather than those outside.
+	Tunnels bool
+	// Interfaces says that the programs will watch interfaces, where fragments are seen, rather than sockets.
+	Interfaces bool
 	// SelfTraffic counts the sockets of this process too.
 	SelfTraffic bool
 	// CgroupPath is the cgroup v2 root. Without it no socket is given its owner.
@@ -35,6 +42,8 @@ type Loss struct {
 	Packets, Bytes uint64
 	// Events found the ring buffer full. They are not in Packets: their packets were counted.
 	Events uint64
+	// Thinned are sampled packet events left out because the ring buffer was nearly full.
+	Thinned uint64
 	// Unparsed packets had a truncated or malformed IP header.
 	Unparsed uint64
 }
@@ -48,26 +57,22 @@ type Engine struct {
 	grace *gracePeriod
 
 	generation uint32
-	keys       []network.NetworkFlowKey
-	values     []network.NetworkFlow
+	table      drainer[network.NetworkFlowKey, network.NetworkFlow]
 	losses     []network.NetworkLoss
 }
 
-// The kernel refuses a batch smaller than its fullest bucket; drainBatch grows when it must.
-const drainBatch = 4096
-
 // A program asks for an early drain when this share of the flow table is used.
 const pressureNumerator, pressureDenominator = 3, 4
+
+// Sampled events are thinned out when more than this share of the ring buffer is unread.
+const thinningNumerator, thinningDenominator = 4, 5
 
 // New loads the programs. It needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; a refusal by the verifier is in the error
 // (*ebpf.VerifierError). Nothing is attached yet.
 //
 // That sockets cannot be given their owners is no reason to fail: OwnersError tells why they could not.
 func New(opts Options) (*Engine, error) {
-	e := &Engine{
-		keys:   make([]network.NetworkFlowKey, drainBatch),
-		values: make([]network.NetworkFlow, drainBatch),
-	}
+	e := &Engine{table: newDrainer[network.NetworkFlowKey, network.NetworkFlow]()}
 	if err := e.load(opts); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -82,6 +87,9 @@ func (e *Engine) load(opts Options) error {
 	spec.Maps["events"].MaxEntries = opts.RingBufferSize
 	spec.Maps["flows_0"].MaxEntries = opts.FlowTableSize
 	spec.Maps["flows_1"].MaxEntries = opts.FlowTableSize
+	if !opts.Interfaces {
+		spec.Maps["fragments"].MaxEntries = 1
+	}
 	pressure := max(1, uint32(uint64(opts.FlowTableSize)*pressureNumerator/pressureDenominator))
 
 	ownersMap, err := ebpf.NewMap(spec.Maps["owners"])
@@ -97,6 +105,11 @@ func (e *Engine) load(opts Options) error {
 		spec.Variables["pressure_entries"].Set(pressure),
 		spec.Variables["events_enabled"].Set(opts.Events),
 		spec.Variables["self_pid"].Set(self),
+		spec.Variables["first_packets"].Set(opts.FirstPackets),
+		spec.Variables["sampling"].Set(opts.Sampling),
+		spec.Variables["thinning_bytes"].Set(opts.RingBufferSize/thinningDenominator*thinningNumerator),
+		spec.Variables["dns_ports"].Set(opts.DNSPorts),
+		spec.Variables["tunnels_enabled"].Set(opts.Tunnels),
 	); err != nil {
 		return fmt.Errorf("cannot set the flow engine's constants: %w", err)
 	}
@@ -163,28 +176,17 @@ func (e *Engine) Drain(yield func(*network.NetworkFlowKey, *network.NetworkFlow)
 	if e.generation == 1 {
 		old, entries = e.objs.Flows0, e.objs.Entries0
 	}
-	total := 0
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := old.BatchLookupAndDelete(&cursor, e.keys, e.values, nil)
-		total += n
-		for i := range n {
-			yield(&e.keys[i], &e.values[i])
-		}
-		switch {
-		case errors.Is(err, ebpf.ErrKeyNotExist):
-			return total, errors.Join(entries.Set(uint32(0)), e.objs.Pressed.Set(uint32(0)))
-		case errors.Is(err, unix.ENOSPC):
-			e.keys = slices.Grow(e.keys, len(e.keys))[:2*len(e.keys)]
-			e.values = slices.Grow(e.values, len(e.values))[:2*len(e.values)]
-		case err != nil:
-			return total, fmt.Errorf("cannot empty the flow table: %w", err)
-		}
+	n, err := e.table.drain(old, yield)
+	if err != nil {
+		return n, err
 	}
+	return n, errors.Join(entries.Set(uint32(0)), e.objs.Pressed.Set(uint32(0)))
 }
 
-// ReadEvents hands every event to yield until Close or Flush; the event is valid until yield returns.
-func (e *Engine) ReadEvents(yield func(*network.NetworkEvent)) error {
+// ReadEvents hands every event to yield until Close or Flush; event and payload are valid until yield returns. The payload
+// is that of an EVENT_DNS, of which the ring buffer may hold only the beginning; else it is nil.
+func (e *Engine) ReadEvents(yield func(ev *network.NetworkEvent, payload []byte)) error {
+	const eventSize = int(unsafe.Sizeof(network.NetworkEvent{}))
 	var rec ringbuf.Record
 	for {
 		err := e.ring.ReadInto(&rec)
@@ -194,11 +196,21 @@ func (e *Engine) ReadEvents(yield func(*network.NetworkEvent)) error {
 		if err != nil {
 			return fmt.Errorf("cannot read the ring buffer: %w", err)
 		}
-		if len(rec.RawSample) < int(unsafe.Sizeof(network.NetworkEvent{})) {
-			return fmt.Errorf("the ring buffer holds a record of %d bytes, not of %d", len(rec.RawSample),
-				unsafe.Sizeof(network.NetworkEvent{}))
+		if len(rec.RawSample) < eventSize {
+			return fmt.Errorf("the ring buffer holds a record of %d bytes, not of %d", len(rec.RawSample), eventSize)
 		}
-		yield((*network.NetworkEvent)(unsafe.Pointer(unsafe.SliceData(rec.RawSample))))
+		raw := unsafe.Pointer(unsafe.SliceData(rec.RawSample))
+		ev := (*network.NetworkEvent)(raw)
+		var payload []byte
+		if network.NetworkEventKind(ev.Kind) == network.NetworkEventKindEVENT_DNS {
+			const payloadAt = int(unsafe.Offsetof(network.NetworkDnsEvent{}.Payload))
+			captured := int((*network.NetworkDnsEvent)(raw).Captured)
+			if payloadAt+captured > len(rec.RawSample) {
+				return fmt.Errorf("the ring buffer holds a DNS record of %d bytes that claims %d of payload", len(rec.RawSample), captured)
+			}
+			payload = rec.RawSample[payloadAt : payloadAt+captured]
+		}
+		yield(ev, payload)
 	}
 }
 
@@ -220,6 +232,7 @@ func (e *Engine) Losses() (Loss, error) {
 		sum.Packets += l.Packets
 		sum.Bytes += l.Bytes
 		sum.Events += l.Events
+		sum.Thinned += l.Thinned
 		sum.Unparsed += l.Unparsed
 	}
 	return sum, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/assert"
@@ -19,7 +20,7 @@ import (
 func newEngine(t *testing.T, change func(*Options)) *Engine {
 	t.Helper()
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "loading BPF programs needs root")
-	opts := Options{RingBufferSize: 1 << 20, FlowTableSize: 1000, Events: true}
+	opts := Options{RingBufferSize: 1 << 20, FlowTableSize: 1000, Events: true, Interfaces: true}
 	if change != nil {
 		change(&opts)
 	}
@@ -56,7 +57,7 @@ func (e *Engine) drained(t testing.TB) map[network.NetworkFlowKey]network.Networ
 func (e *Engine) readAll(t testing.TB) (events []network.NetworkEvent) {
 	t.Helper()
 	require.NoError(t, e.Flush())
-	require.NoError(t, e.ReadEvents(func(ev *network.NetworkEvent) { events = append(events, *ev) }))
+	require.NoError(t, e.ReadEvents(func(ev *network.NetworkEvent, _ []byte) { events = append(events, *ev) }))
 	return events
 }
 
@@ -192,16 +193,155 @@ func TestSYNsAreConnections(t *testing.T) {
 	for _, seq := range []uint32{100, 100, 200} { // a SYN, the same again, another one
 		e.pass(t, ethernet(0x0800, ipv4(6, nil, tcp(0x02, seq, 0))...), 1)
 	}
-	e.pass(t, ethernet(0x0800, ipv4(6, nil, tcp(0x12, 300, 0))...), 1) // SYN-ACK opens nothing
 	for _, f := range e.drained(t) {
 		assert.EqualValues(t, 2, f.Connections)
-		assert.EqualValues(t, 200, f.Isn)
-		assert.EqualValues(t, 4, f.Packets)
+		assert.EqualValues(t, 200, f.ClientIsn)
+		assert.EqualValues(t, 3, f.Packets)
 	}
 }
 
+// The handshake of a connection, as seen where its client is and where its server is.
+func TestHandshake(t *testing.T) {
+	const clientISN, serverISN = 1000, 0xfffffff0
+	forth := func(h []byte) []byte { return ethernet(0x0800, ipv4(6, nil, h)...) }
+	back := func(h []byte) []byte {
+		ip := ipv4(6, nil, h)
+		copy(ip[12:], server4.AsSlice())
+		copy(ip[16:], client4.AsSlice())
+		binary.BigEndian.PutUint16(ip[20:], 53)
+		binary.BigEndian.PutUint16(ip[22:], 5000)
+		return ethernet(0x0800, ip...)
+	}
+	segment := func(flags byte, seq, ack uint32) []byte {
+		h := tcp(flags, seq, 0)
+		binary.BigEndian.PutUint32(h[8:], ack)
+		return h
+	}
+	syn, synAck, ack := segment(0x02, clientISN, 0), segment(0x12, serverISN, clientISN+1), segment(0x10, clientISN+1, 0xfffffff1)
+	const both = network.NetworkSeenSEEN_SYN | network.NetworkSeenSEEN_SYNACK
+	for _, place := range []string{"client", "server"} {
+		t.Run(place, func(t *testing.T) {
+			e := newEngine(t, nil)
+			there, here := e.objs.TcFromEndpoint, e.objs.TcToEndpoint
+			if place == "server" {
+				there, here = here, there
+			}
+			for _, step := range []struct {
+				prog  *ebpf.Program
+				frame []byte
+			}{{there, forth(syn)}, {here, back(synAck)}, {there, forth(ack)}} {
+				_, err := step.prog.Run(&ebpf.RunOptions{Data: step.frame})
+				require.NoError(t, err)
+				time.Sleep(2 * time.Millisecond) // what is measured
+			}
+			flows := e.drained(t)
+			require.Len(t, flows, 2)
+			for k, f := range flows {
+				assert.EqualValues(t, clientISN, f.ClientIsn)
+				assert.EqualValues(t, uint32(serverISN), f.ServerIsn)
+				fromClient := k.Dport == 53
+				if fromClient {
+					assert.EqualValues(t, both|network.NetworkSeenSEEN_FROM_CLIENT, f.Seen)
+					assert.EqualValues(t, 1, f.Connections)
+				} else {
+					assert.EqualValues(t, both|network.NetworkSeenSEEN_FROM_SERVER, f.Seen)
+					assert.Zero(t, f.Connections)
+				}
+				if egress := k.Direction == 2; egress {
+					assert.GreaterOrEqual(t, f.HandshakeUs, uint32(2000), "measured by who waits")
+					assert.Less(t, f.HandshakeUs, uint32(1_000_000))
+				} else {
+					assert.Zero(t, f.HandshakeUs)
+				}
+			}
+		})
+	}
+}
+
+func TestZeroWindowsAreCounted(t *testing.T) {
+	e := newEngine(t, nil)
+	for _, window := range []uint16{0, 100, 0} {
+		h := tcp(0x10, 1, 0)
+		binary.BigEndian.PutUint16(h[14:], window)
+		e.pass(t, ethernet(0x0800, ipv4(6, nil, h)...), 1)
+	}
+	for _, f := range e.drained(t) {
+		assert.EqualValues(t, 2, f.ZeroWindows)
+	}
+}
+
+func TestPacketEvents(t *testing.T) {
+	const packets = 2000
+	count := func(change func(*Options)) (n int) {
+		e := newEngine(t, func(o *Options) { o.RingBufferSize = 4 << 20; change(o) })
+		e.pass(t, ethernet(0x0800, ipv4(17, nil, udp(0))...), packets)
+		for _, ev := range e.readAll(t) {
+			if network.NetworkEventKind(ev.Kind) == network.NetworkEventKindEVENT_PACKET {
+				n++
+			}
+		}
+		return n
+	}
+	assert.Zero(t, count(func(*Options) {}))
+	assert.Equal(t, 4, count(func(o *Options) { o.FirstPackets = 5 }), "the first is an event of its own kind")
+	assert.Equal(t, packets-1, count(func(o *Options) { o.Sampling = 1 }))
+	assert.InDelta(t, packets/10, count(func(o *Options) { o.Sampling = 10 }), packets/20)
+	assert.Zero(t, count(func(o *Options) { o.FirstPackets, o.Sampling, o.Events = 5, 1, false }))
+}
+
+// Above 80 % of the ring buffer sampled events are thinned out, so that those that count find room.
+func TestSampledEventsGiveWay(t *testing.T) {
+	e := newEngine(t, func(o *Options) { o.RingBufferSize, o.Sampling = 64<<10, 1 })
+	e.pass(t, ethernet(0x0800, ipv4(17, nil, udp(0))...), 500)
+	loss, err := e.Losses()
+	require.NoError(t, err)
+	assert.NotZero(t, loss.Thinned)
+	assert.Zero(t, loss.Events, "the rest of the ring buffer is for the others")
+	assert.Greater(t, e.RingBufferUtilization(), 0.8)
+
+	e.pass(t, ethernet(0x0800, ipv4(6, nil, tcp(0x02, 1, 0))...), 1)
+	syns := 0
+	for _, ev := range e.readAll(t) {
+		if network.NetworkEventKind(ev.Kind) == network.NetworkEventKindEVENT_SYN {
+			syns++
+		}
+	}
+	assert.Equal(t, 1, syns)
+	e.pass(t, ethernet(0x0800, ipv4(17, nil, udp(0))...), 50)
+	after, err := e.Losses()
+	require.NoError(t, err)
+	assert.Equal(t, loss.Thinned, after.Thinned, "there is room again")
+}
+
+func TestDNSPayload(t *testing.T) {
+	e := newEngine(t, func(o *Options) { o.DNSPorts, o.Events, o.RingBufferSize = [4]uint16{5353, 53}, false, 1<<20 })
+	message := func(n int) []byte {
+		h := udp(n)
+		for i := range n {
+			h[8+i] = byte(i)
+		}
+		return h
+	}
+	for _, n := range []int{0, 1, 192, 193, 1232, 1400} {
+		e.pass(t, ethernet(0x0800, ipv4(17, nil, message(n))...), 1)
+	}
+	require.NoError(t, e.Flush())
+	var lengths []int
+	require.NoError(t, e.ReadEvents(func(ev *network.NetworkEvent, payload []byte) {
+		require.Equal(t, network.NetworkEventKindEVENT_DNS, network.NetworkEventKind(ev.Kind))
+		for i, b := range payload {
+			require.Equal(t, byte(i), b)
+		}
+		lengths = append(lengths, len(payload))
+	}))
+	assert.Equal(t, []int{1, 192, 193, 1232, 1232}, lengths, "an empty datagram says nothing; a long one is cut")
+
+	e.pass(t, ethernet(0x0800, ipv4(17, nil, append([]byte{0x13, 0x88, 0x13, 0x89}, message(9)[4:]...))...), 1)
+	assert.Empty(t, e.readAll(t), "another port")
+}
+
 func TestEvents(t *testing.T) {
-	const newFlow, syn, fin, rst = 1, 2, 3, 4
+	const newFlow, syn, fin, rst = network.NetworkEventKindEVENT_NEW, network.NetworkEventKindEVENT_SYN, network.NetworkEventKindEVENT_FIN, network.NetworkEventKindEVENT_RST
 	frames := [][]byte{
 		ethernet(0x0800, ipv4(17, nil, udp(1))...),
 		ethernet(0x0800, ipv4(17, nil, udp(1))...), // known by now
@@ -216,14 +356,14 @@ func TestEvents(t *testing.T) {
 		for _, f := range frames {
 			e.pass(t, f, 1)
 		}
-		var kinds []uint8
+		var kinds []network.NetworkEventKind
 		for _, ev := range e.readAll(t) {
-			kinds = append(kinds, ev.Kind)
+			kinds = append(kinds, network.NetworkEventKind(ev.Kind))
 			assert.EqualValues(t, 1, ev.Flow.Packets)
 			assert.Equal(t, client4.As16(), ev.Key.Saddr)
 		}
 		if enabled {
-			assert.Equal(t, []uint8{newFlow, syn, fin, rst}, kinds)
+			assert.Equal(t, []network.NetworkEventKind{newFlow, syn, fin, rst}, kinds)
 		} else {
 			assert.Empty(t, kinds)
 		}
@@ -232,7 +372,7 @@ func TestEvents(t *testing.T) {
 
 // A full table falls back to the ring buffer, a full ring buffer to the loss counters: together they are everything.
 func TestTableThenRingBufferThenLoss(t *testing.T) {
-	const table, flows, overflow = 8, 200, 5
+	const table, flows = 8, 200
 	e := newEngine(t, func(o *Options) { o.FlowTableSize, o.RingBufferSize, o.Events = table, 4096, false })
 	for i := range flows {
 		datagram := udp(0)
@@ -244,7 +384,7 @@ func TestTableThenRingBufferThenLoss(t *testing.T) {
 		inTable += f.Packets
 	}
 	for _, ev := range e.readAll(t) {
-		if ev.Kind == overflow {
+		if network.NetworkEventKind(ev.Kind) == network.NetworkEventKindEVENT_OVERFLOW {
 			inRing += ev.Flow.Packets
 			bytesInRing += ev.Flow.Bytes
 		}
@@ -259,7 +399,6 @@ func TestTableThenRingBufferThenLoss(t *testing.T) {
 }
 
 func TestPressureAsksForADrainOnce(t *testing.T) {
-	const pressure = 6
 	e := newEngine(t, func(o *Options) { o.FlowTableSize, o.Events = 100, false })
 	fill := func(n int) (asked int) {
 		for i := range n {
@@ -268,7 +407,7 @@ func TestPressureAsksForADrainOnce(t *testing.T) {
 			e.pass(t, ethernet(0x0800, ipv4(17, nil, datagram)...), 1)
 		}
 		for _, ev := range e.readAll(t) {
-			if ev.Kind == pressure {
+			if network.NetworkEventKind(ev.Kind) == network.NetworkEventKindEVENT_PRESSURE {
 				asked++
 			}
 		}
