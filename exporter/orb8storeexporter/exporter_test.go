@@ -140,7 +140,7 @@ func TestGoldenPath(t *testing.T) {
 	}
 	result, err := store.QueryFlows(t.Context(), storage.FlowQuery{})
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []flow.Record{live, ended}, result.Flows)
+	assert.ElementsMatch(t, []storage.Flow{{Record: live}, {Record: ended}}, result.Flows)
 	state, err := store.Status(t.Context())
 	require.NoError(t, err)
 	require.Len(t, state.Nodes, 1)

@@ -46,7 +46,7 @@ func parseQuery(req *orb8v1.QueryFlowsRequest, maxRows int) (storage.FlowQuery, 
 	if asked := int64(req.GetLimit()); asked > 0 {
 		limit = int(min(asked, int64(maxRows)))
 	}
-	return storage.FlowQuery{Since: since, Until: until, Selection: selection, Limit: limit}, nil
+	return storage.FlowQuery{Since: since, Until: until, Selection: selection, SeparateEnds: req.GetSeparateEnds(), Limit: limit}, nil
 }
 
 // parseEventSelection checks a request. Errors name the field and its value.
@@ -78,7 +78,7 @@ func parseSelection(allow, deny []*orb8v1.FlowFilter) (storage.Selection, error)
 	for _, f := range slices.Concat(allow, deny) {
 		// A filter that is set to nothing still costs a comparison.
 		values += 1 + len(f.GetPods()) + len(f.GetNamespaces()) + len(f.GetContainers()) + len(f.GetIps()) + len(f.GetPorts()) +
-			len(f.GetProtocols()) + len(f.GetDirections())
+			len(f.GetProtocols()) + len(f.GetDirections()) + len(f.GetOutcomes())
 	}
 	if values > maxFilterValues {
 		return storage.Selection{}, fmt.Errorf("allow and deny: %d filters and values are too many; use at most %d", values, maxFilterValues)
@@ -96,7 +96,7 @@ func parseSelection(allow, deny []*orb8v1.FlowFilter) (storage.Selection, error)
 
 func parseFilter(f *orb8v1.FlowFilter) (storage.Filter, error) {
 	var out storage.Filter
-	var errs [7]error
+	var errs [8]error
 	out.Pods, errs[0] = parseAll("pods", f.GetPods(), parsePod)
 	out.Namespaces, errs[1] = parseAll("namespaces", f.GetNamespaces(), parseName)
 	out.Containers, errs[2] = parseAll("containers", f.GetContainers(), parseName)
@@ -106,6 +106,7 @@ func parseFilter(f *orb8v1.FlowFilter) (storage.Filter, error) {
 	out.Directions, errs[6] = parseAll("directions", f.GetDirections(), func(d orb8v1.Direction) (flow.Direction, error) {
 		return flow.ParseDirection(strings.TrimPrefix(d.String(), "DIRECTION_"))
 	})
+	out.Outcomes, errs[7] = parseAll("outcomes", f.GetOutcomes(), parseOutcome)
 	if slices.ContainsFunc(f.GetProtocols(), func(p string) bool { return strings.EqualFold(p, flow.ICMP.String()) }) {
 		out.Transports = append(out.Transports, flow.ICMPv6)
 	}
@@ -130,6 +131,14 @@ func parseName(s string) (string, error) {
 		return "", errEmpty
 	}
 	return s, nil
+}
+
+// parseOutcome takes no empty value: it would be the outcome of everything that has not ended.
+func parseOutcome(s string) (flow.Outcome, error) {
+	if s == "" {
+		return flow.OutcomeUnknown, errEmpty
+	}
+	return flow.ParseOutcome(s)
 }
 
 func parsePod(s string) (string, error) {

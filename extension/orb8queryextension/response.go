@@ -1,6 +1,8 @@
 package orb8queryextension
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -12,7 +14,7 @@ import (
 func flowsResponse(result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
 	flows := make([]*orb8v1.Flow, len(result.Flows))
 	for i := range flows {
-		flows[i] = flowMessage(&result.Flows[i])
+		flows[i] = rowMessage(&result.Flows[i])
 	}
 	return &orb8v1.QueryFlowsResponse{
 		Flows:        flows,
@@ -29,7 +31,7 @@ func flowMessage(r *flow.Record) *orb8v1.Flow {
 		Start: timestamppb.New(r.Start),
 		End:   timestamppb.New(r.End),
 		Node:  r.Node,
-		// The numbers of both enumerations are the same; a test holds them together.
+		// The numbers of these enumerations are the model's; a test holds them together.
 		Direction:    orb8v1.Direction(r.Direction),
 		Transport:    r.Transport.String(),
 		Source:       endpointMessage(&r.Source),
@@ -44,7 +46,22 @@ func flowMessage(r *flow.Record) *orb8v1.Flow {
 		IcmpCode:     uint32(r.ICMPCode),
 		TcpFlags:     uint32(r.TCPFlags),
 		Ended:        r.Ended,
+		Srtt:         durationMessage(r.SRTT),
+		MinRtt:       durationMessage(r.MinRTT),
+		Handshake:    durationMessage(r.Handshake),
+		Retransmits:  r.Retransmits,
+		ZeroWindows:  r.ZeroWindows,
+		Outcome:      r.Outcome.String(),
+		Initiator:    orb8v1.Initiator(r.Initiator),
 	}
+}
+
+// durationMessage leaves out what is not known.
+func durationMessage(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
 }
 
 func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {

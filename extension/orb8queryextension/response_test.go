@@ -56,9 +56,9 @@ func TestMessages(t *testing.T) {
 		"flows": [`+flowJSON+`], "matched": "2", "truncated": true, "oldest": "2026-01-02T03:04:00Z", "missingNodes": ["node-b"],
 		"lost": {"packets": "1", "bytes": "2", "events": "3", "evictedRecords": "4"}
 	}`, protojson.Format(flowsResponse(&storage.FlowResult{
-		Flows: []flow.Record{record}, Matched: 2, Lost: loss, Oldest: at(0), MissingNodes: []string{"node-b"},
+		Flows: []storage.Flow{{Record: record}}, Matched: 2, Lost: loss, Oldest: at(0), MissingNodes: []string{"node-b"},
 	})))
-	assert.False(t, flowsResponse(&storage.FlowResult{Flows: []flow.Record{record}, Matched: 1}).GetTruncated())
+	assert.False(t, flowsResponse(&storage.FlowResult{Flows: []storage.Flow{{Record: record}}, Matched: 1}).GetTruncated())
 
 	assert.JSONEq(t, `{"kind": "EVENT_KIND_RST", "time": "2026-01-02T03:04:02Z", "dropped": "9", "flow": `+flowJSON+`}`,
 		protojson.Format(eventResponse(&flow.Event{Kind: flow.EventRST, Record: record}, 9)))
@@ -90,9 +90,9 @@ func TestMessages(t *testing.T) {
 }
 
 func BenchmarkFlowsResponse(b *testing.B) {
-	records := make([]flow.Record, 1000)
+	records := make([]storage.Flow, 1000)
 	for i := range records {
-		records[i] = record(uint16(i))
+		records[i] = storage.Flow{Record: record(uint16(i))}
 	}
 	b.ReportAllocs()
 	for b.Loop() {

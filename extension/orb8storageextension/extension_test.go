@@ -67,7 +67,7 @@ func TestStore(t *testing.T) {
 	}
 	result, err := store.QueryFlows(t.Context(), storage.FlowQuery{})
 	require.NoError(t, err)
-	assert.Equal(t, []flow.Record{record}, result.Flows, "events are not stored")
+	assert.Equal(t, []storage.Flow{{Record: record}}, result.Flows, "events are not stored")
 	assert.EqualValues(t, 3, result.Lost.Packets)
 	status, err := store.Status(t.Context())
 	require.NoError(t, err)

@@ -24,21 +24,43 @@ func (s *Selection) Empty() bool {
 
 // Match tells whether the flow of the record is selected.
 func (s *Selection) Match(r *flow.Record) bool {
+	return s.match(view{own: r})
+}
+
+// MatchEnds tells whether a flow that was seen at both ends is selected, as seen at the end of r. Endpoints are looked for
+// at both ends, as each of them knows more of itself.
+func (s *Selection) MatchEnds(r, far *flow.Record) bool {
+	return s.match(view{own: r, far: far})
+}
+
+func (s *Selection) match(v view) bool {
 	for i := range s.Deny {
-		if s.Deny[i].match(r) {
+		if s.Deny[i].match(v) {
 			return false
 		}
 	}
 	for i := range s.Allow {
-		if s.Allow[i].match(r) {
+		if s.Allow[i].match(v) {
 			return true
 		}
 	}
 	return len(s.Allow) == 0
 }
 
+// view is a flow as one end saw it, and as the far end did; far is nil where nobody looked there.
+type view struct {
+	own, far *flow.Record
+}
+
+func (v view) outcome() flow.Outcome {
+	if v.own.Outcome == flow.OutcomeUnknown && v.far != nil {
+		return v.far.Outcome
+	}
+	return v.own.Outcome
+}
+
 // Filter matches a flow when each field that is set matches. Within a field any value may match, and for all but
-// Transports and Directions at either end.
+// Transports, Directions and Outcomes at either end.
 type Filter struct {
 	// Pods are pod names, or "NAMESPACE/NAME".
 	Pods       []string
@@ -49,25 +71,30 @@ type Filter struct {
 	Ports      []uint16
 	Transports []flow.Transport
 	Directions []flow.Direction
+	Outcomes   []flow.Outcome
 }
 
-func (f *Filter) match(r *flow.Record) bool {
-	return matchValue(f.Directions, r.Direction) &&
-		matchValue(f.Transports, r.Transport) &&
-		matchEnds(f.Ports, r, func(port uint16, e *flow.Endpoint) bool { return e.Addr.Port() == port }) &&
-		matchEnds(f.Prefixes, r, func(p netip.Prefix, e *flow.Endpoint) bool { return p.Contains(e.Addr.Addr()) }) &&
-		matchEnds(f.Namespaces, r, func(ns string, e *flow.Endpoint) bool { return e.Identity.Namespace == ns }) &&
-		matchEnds(f.Pods, r, isPod) &&
-		matchEnds(f.Containers, r, isContainer)
+func (f *Filter) match(v view) bool {
+	return matchValue(f.Directions, v.own.Direction) &&
+		matchValue(f.Transports, v.own.Transport) &&
+		matchValue(f.Outcomes, v.outcome()) &&
+		matchEnds(f.Ports, v, func(port uint16, e *flow.Endpoint) bool { return e.Addr.Port() == port }) &&
+		matchEnds(f.Prefixes, v, func(p netip.Prefix, e *flow.Endpoint) bool { return p.Contains(e.Addr.Addr()) }) &&
+		matchEnds(f.Namespaces, v, func(ns string, e *flow.Endpoint) bool { return e.Identity.Namespace == ns }) &&
+		matchEnds(f.Pods, v, isPod) &&
+		matchEnds(f.Containers, v, isContainer)
 }
 
 func matchValue[T comparable](values []T, v T) bool {
 	return len(values) == 0 || slices.Contains(values, v)
 }
 
-func matchEnds[T any](values []T, r *flow.Record, is func(T, *flow.Endpoint) bool) bool {
-	for _, v := range values {
-		if is(v, &r.Source) || is(v, &r.Destination) {
+func matchEnds[T any](values []T, v view, is func(T, *flow.Endpoint) bool) bool {
+	for _, value := range values {
+		if is(value, &v.own.Source) || is(value, &v.own.Destination) {
+			return true
+		}
+		if v.far != nil && (is(value, &v.far.Source) || is(value, &v.far.Destination)) {
 			return true
 		}
 	}

@@ -82,8 +82,8 @@ func TestFilterFields(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			assert.Equal(t, tt.tcp4, tt.filter.match(tcp4()), "IPv4 TCP flow")
-			assert.Equal(t, tt.udp6, tt.filter.match(udp6()), "IPv6 UDP flow")
+			assert.Equal(t, tt.tcp4, tt.filter.match(view{own: tcp4()}), "IPv4 TCP flow")
+			assert.Equal(t, tt.udp6, tt.filter.match(view{own: udp6()}), "IPv6 UDP flow")
 		})
 	}
 }

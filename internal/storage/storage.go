@@ -45,6 +45,9 @@ type FlowQuery struct {
 	// first to its last packet is. The zero Since means from the oldest record on, the zero Until means no bound.
 	Since, Until time.Time
 	Selection    Selection
+	// SeparateEnds asks for a row for each end that saw a flow. Else what the two ends of a connection saw of one direction
+	// is one row: the client's view, or the sender's where no client is known.
+	SeparateEnds bool
 	// Limit is the most rows to return; 0 means no limit.
 	Limit int
 }
@@ -52,11 +55,11 @@ type FlowQuery struct {
 // FlowResult is the answer to a FlowQuery.
 type FlowResult struct {
 	// Flows holds one row a flow: the records of the range that share node, local endpoint (its cgroup, or its
-	// identity where the cgroup is not known), direction, transport, addresses, ports, interface, and ICMP type and
-	// code. Counts are summed, Start is the first and End the last packet, TCPFlags the union; identities and Ended
-	// are those of the newest record. Rows are ordered newest End first, then newest Start, node, source and
-	// destination, so that equal stores give equal answers.
-	Flows []flow.Record
+	// identity where the cgroup is not known), direction, transport, addresses, ports, interface, ICMP type and code, and
+	// TCP connection. Counts are summed, Start is the first and End the last packet, TCPFlags the union, MinRTT the least;
+	// everything else is that of the newest record that has it, identities and Ended of the newest of all. Rows are ordered
+	// newest End first, then newest Start, node, source and destination, so that equal stores give equal answers.
+	Flows []Flow
 	// Matched is how many flows matched. More than len(Flows) means that Limit cut the answer: the oldest rows are
 	// missing.
 	Matched int
@@ -68,6 +71,15 @@ type FlowResult struct {
 	// MissingNodes are the nodes, by name, whose last status is older than three of their intervals, at Until or now,
 	// whichever is first. A node that stays away for longer than the retention is forgotten.
 	MissingNodes []string
+}
+
+// Flow is a row: one direction of the traffic between two endpoints, as one of them saw it.
+type Flow struct {
+	flow.Record
+	// Other is the same traffic as the other end saw it; nil where it was not seen there. It is told by the initial sequence
+	// numbers of the connection, which survive address translation, or else by the very same addresses on the same node, if
+	// only one endpoint sent and one received with them. Nothing is joined on less.
+	Other *flow.Record
 }
 
 // Loss is what was seen and is in no row.

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -29,8 +30,12 @@ type row struct {
 	sourceID, destinationID           uint32
 	start, end                        int64
 	bytes, packets, connections, lost uint64
-	tcpFlags                          uint8
-	ended                             bool
+	// health is a position in the chunk's column of that name, counted from 1; 0 is none.
+	health    uint32
+	tcpFlags  uint8
+	ended     bool
+	initiator flow.Initiator
+	outcome   flow.Outcome
 }
 
 const rowBytes = uint64(unsafe.Sizeof(row{}))
@@ -39,13 +44,15 @@ const rowBytes = uint64(unsafe.Sizeof(row{}))
 // the store's lock, so a view can be read without it.
 type view struct {
 	words
-	rows []row
+	rows   []row
+	health []health
 }
 
 // chunk is a run of records in order of arrival.
 type chunk struct {
 	dictionary
-	rows []row
+	rows   []row
+	health []health
 	// start is the first and end the last packet of all rows.
 	start, end int64
 	// written is when the last record arrived.
@@ -58,7 +65,13 @@ func newChunk() *chunk {
 
 // size is the memory that the chunk takes.
 func (c *chunk) size() uint64 {
-	return c.bytes + chunkRows*rowBytes
+	return c.bytes + chunkRows*rowBytes + uint64(len(c.health))*healthBytes
+}
+
+// seal drops what only the writer needs.
+func (c *chunk) seal() {
+	c.dictionary.seal()
+	c.health = slices.Clone(c.health)
 }
 
 func (c *chunk) full() bool {
@@ -66,7 +79,7 @@ func (c *chunk) full() bool {
 }
 
 func (c *chunk) view() view {
-	return view{words: c.words, rows: c.rows}
+	return view{words: c.words, rows: c.rows, health: c.health}
 }
 
 func (c *chunk) append(r *flow.Record, now int64) {
@@ -97,9 +110,20 @@ func (c *chunk) append(r *flow.Record, now int64) {
 		packets:       r.Packets,
 		connections:   r.Connections,
 		lost:          r.LostPackets,
+		health:        c.healthID(&r.TCPHealth),
 		tcpFlags:      r.TCPFlags,
 		ended:         r.Ended,
+		initiator:     r.Initiator,
+		outcome:       r.Outcome,
 	})
+}
+
+func (c *chunk) healthID(h *flow.TCPHealth) uint32 {
+	if *h == (flow.TCPHealth{}) {
+		return 0
+	}
+	c.health = append(c.health, compact(h))
+	return uint32(len(c.health))
 }
 
 // record decodes a row into r.
@@ -126,7 +150,12 @@ func (v *view) record(i int, r *flow.Record) {
 		Bytes:       row.bytes,
 		Packets:     row.packets,
 		Connections: row.connections,
+		Initiator:   row.initiator,
 		Ended:       row.ended,
+		Outcome:     row.outcome,
 		LostPackets: row.lost,
+	}
+	if row.health != 0 {
+		r.TCPHealth = v.health[row.health-1].expand()
 	}
 }

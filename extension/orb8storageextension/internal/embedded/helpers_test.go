@@ -78,6 +78,15 @@ func query(t *testing.T, s *Store, q storage.FlowQuery) storage.FlowResult {
 	return result
 }
 
+// rows returns the records of an answer without what the other ends saw.
+func rows(result storage.FlowResult) []flow.Record {
+	var records []flow.Record
+	for _, f := range result.Flows {
+		records = append(records, f.Record)
+	}
+	return records
+}
+
 func status(node string, started, time int, lost uint64) flow.NetworkStatus {
 	return flow.NetworkStatus{
 		Node: node, Started: at(started), Time: at(time), Interval: 10e9,

@@ -124,7 +124,7 @@ func TestWriterMayReuseItsSlice(t *testing.T) {
 	records := []flow.Record{record(0, 0)}
 	s.WriteFlows(records)
 	records[0] = flow.Record{}
-	assert.Equal(t, []flow.Record{record(0, 0)}, query(t, s, storage.FlowQuery{}).Flows)
+	assert.Equal(t, []flow.Record{record(0, 0)}, rows(query(t, s, storage.FlowQuery{})))
 }
 
 func TestNodeStatus(t *testing.T) {

@@ -1,0 +1,46 @@
+package orb8queryextension
+
+import (
+	"cmp"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+)
+
+// rowMessage is a flow with what only the other end knows: who is there, the address behind a translated one, the health
+// of the socket that sends from there, and what it counted.
+func rowMessage(f *storage.Flow) *orb8v1.Flow {
+	far := f.Other
+	if far == nil {
+		return flowMessage(&f.Record)
+	}
+	r := f.Record
+	r.SRTT, r.MinRTT = cmp.Or(r.SRTT, far.SRTT), cmp.Or(r.MinRTT, far.MinRTT)
+	r.Retransmits, r.ZeroWindows = cmp.Or(r.Retransmits, far.Retransmits), cmp.Or(r.ZeroWindows, far.ZeroWindows)
+	r.Outcome, r.Initiator = cmp.Or(r.Outcome, far.Outcome), cmp.Or(r.Initiator, far.Initiator)
+	// The far end's own endpoint is the one that is the peer here.
+	peer, own := r.Peer(), far.Local()
+	translated := peer.Addr != own.Addr
+	if !translated && peer.Identity == (flow.Identity{}) {
+		peer.Identity = own.Identity
+	}
+	m := flowMessage(&r)
+	if translated {
+		if isServer(far) {
+			m.Backend = endpointMessage(own)
+		} else {
+			m.Origin = endpointMessage(own)
+		}
+	}
+	m.OtherEnd = &orb8v1.OtherEnd{Node: far.Node, Bytes: far.Bytes, Packets: far.Packets}
+	return m
+}
+
+// isServer tells whether the record is of the end that did not open the connection.
+func isServer(r *flow.Record) bool {
+	if r.Direction == flow.Ingress {
+		return r.Initiator == flow.InitiatorSource
+	}
+	return r.Initiator == flow.InitiatorDestination
+}

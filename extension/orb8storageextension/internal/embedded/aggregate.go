@@ -1,0 +1,209 @@
+package embedded
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+)
+
+// flowKey tells flows apart. Node, interface and local are indexes into the aggregation's dictionaries, so that
+// hashing a key touches no string.
+type flowKey struct {
+	tuple
+	node, iface uint32
+	// cgroup is the local endpoint's cgroup id; where it is 0, local is the index of its identity.
+	cgroup uint64
+	local  uint32
+}
+
+// aggregate is one flow of a query's answer, in progress.
+type aggregate struct {
+	start, end                        int64
+	bytes, packets, connections, lost uint64
+	health                            healthSum
+	// view and index are where the newest record is.
+	view  *view
+	index uint32
+	node  uint32
+	// far is the same flow at the other end; nil where it was not seen there. folded tells that far, or another place
+	// that saw it, is the better witness: where ends are joined, the flow's row is theirs.
+	far       *aggregate
+	folded    bool
+	tcpFlags  uint8
+	initiator flow.Initiator
+	outcome   flow.Outcome
+}
+
+// aggregation sums the rows of many chunks into flows.
+type aggregation struct {
+	since, until int64
+	// index is where the latest flow of a key is in flows: a later TCP connection of the same endpoints is another one.
+	index map[flowKey]uint32
+	flows []aggregate
+	// Dictionaries that hold across chunks.
+	strings    map[string]uint32
+	identities map[flow.Identity]uint32
+}
+
+func newAggregation(since, until int64) *aggregation {
+	return &aggregation{
+		since:      since,
+		until:      until,
+		index:      map[flowKey]uint32{},
+		strings:    map[string]uint32{},
+		identities: map[flow.Identity]uint32{},
+	}
+}
+
+func (a *aggregation) add(v *view) {
+	strings, identities := translate(v.strings, a.strings), translate(v.identities, a.identities)
+	for i := range v.rows {
+		r := &v.rows[i]
+		if r.end < a.since || r.start >= a.until {
+			continue
+		}
+		key := flowKey{tuple: r.tuple, node: strings[r.node], iface: strings[r.iface]}
+		local := r.sourceID
+		if r.direction == flow.Ingress {
+			local = r.destinationID
+		}
+		if key.cgroup = v.identities[local].CgroupID; key.cgroup == 0 {
+			key.local = identities[local]
+		}
+		at, known := a.index[key]
+		if !known || a.flows[at].isBefore(v, r) {
+			at = uint32(len(a.flows))
+			a.index[key] = at
+			a.flows = append(a.flows, aggregate{start: r.start, end: r.end, node: key.node})
+		}
+		a.flows[at].add(v, uint32(i))
+	}
+}
+
+// translate returns, for each entry of a chunk's dictionary, its index in a dictionary that holds across chunks.
+func translate[T comparable](from []T, to map[T]uint32) []uint32 {
+	ids := make([]uint32, len(from))
+	for i, v := range from {
+		id, known := to[v]
+		if !known {
+			id = uint32(len(to))
+			to[v] = id
+		}
+		ids[i] = id
+	}
+	return ids
+}
+
+// isBefore tells whether the row is of a later TCP connection than the flow. A row without a connection's identity is of
+// the one at hand: its handshake is not over yet, or was not seen.
+func (f *aggregate) isBefore(v *view, r *row) bool {
+	if r.health == 0 || f.health.isns == 0 {
+		return false
+	}
+	isns := v.health[r.health-1].isns
+	return isns != 0 && isns != f.health.isns
+}
+
+func (f *aggregate) add(v *view, i uint32) {
+	r := &v.rows[i]
+	// Equal ends: the later arrival is the newer.
+	newest := r.end >= f.end
+	if newest {
+		f.end, f.view, f.index = r.end, v, i
+	}
+	f.start = min(f.start, r.start)
+	f.bytes += r.bytes
+	f.packets += r.packets
+	f.connections += r.connections
+	f.lost += r.lost
+	f.tcpFlags |= r.tcpFlags
+	if r.health != 0 {
+		f.health.add(&v.health[r.health-1], newest)
+	}
+	f.initiator, f.outcome = cmp.Or(r.initiator, f.initiator), cmp.Or(r.outcome, f.outcome)
+}
+
+func (f *aggregate) newest() *row {
+	return &f.view.rows[f.index]
+}
+
+func (f *aggregate) nodeName() string {
+	return f.view.strings[f.newest().node]
+}
+
+// record decodes the flow into r.
+func (f *aggregate) record(r *flow.Record) {
+	f.view.record(int(f.index), r)
+	r.Start = time.Unix(0, f.start).UTC()
+	r.Bytes, r.Packets, r.Connections, r.LostPackets = f.bytes, f.packets, f.connections, f.lost
+	r.TCPFlags = f.tcpFlags
+	r.TCPHealth = f.health.expand()
+	r.Initiator, r.Outcome = f.initiator, f.outcome
+}
+
+// answer returns the newest rows that the query selects, at most its limit unless that is 0, and how many it selects.
+func (a *aggregation) answer(query *storage.FlowQuery) ([]storage.Flow, int) {
+	order := make([]*aggregate, 0, len(a.flows))
+	s := selector{selection: &query.Selection, joined: !query.SeparateEnds}
+	for i := range a.flows {
+		if s.selects(&a.flows[i]) {
+			order = append(order, &a.flows[i])
+		}
+	}
+	slices.SortStableFunc(order, compare)
+	matched := len(order)
+	if query.Limit > 0 {
+		order = order[:min(query.Limit, len(order))]
+	}
+	rows := make([]storage.Flow, len(order))
+	for i, f := range order {
+		f.record(&rows[i].Record)
+		if f.far != nil {
+			rows[i].Other = &flow.Record{}
+			f.far.record(rows[i].Other)
+		}
+	}
+	return rows, matched
+}
+
+// selector decides which flows are rows. Its records are there to be used again for each flow.
+type selector struct {
+	selection *storage.Selection
+	joined    bool
+	near, far flow.Record
+}
+
+// selects tells whether a flow is a row of the answer. A joined row is, when either end's own row would be.
+func (s *selector) selects(f *aggregate) bool {
+	if s.joined && f.folded {
+		return false
+	}
+	if s.selection.Empty() {
+		return true
+	}
+	f.record(&s.near)
+	if f.far == nil {
+		return s.selection.Match(&s.near)
+	}
+	f.far.record(&s.far)
+	return s.selection.MatchEnds(&s.near, &s.far) || s.joined && s.selection.MatchEnds(&s.far, &s.near)
+}
+
+// compare orders flows as storage.FlowResult promises.
+func compare(a, b *aggregate) int {
+	if c := cmp.Or(cmp.Compare(b.end, a.end), cmp.Compare(b.start, a.start)); c != 0 {
+		return c
+	}
+	// Rare enough that it may evaluate everything.
+	x, y := a.newest(), b.newest()
+	return cmp.Or(
+		cmp.Compare(a.nodeName(), b.nodeName()),
+		slices.Compare(x.source[:], y.source[:]),
+		cmp.Compare(x.sourcePort, y.sourcePort),
+		slices.Compare(x.destination[:], y.destination[:]),
+		cmp.Compare(x.destinationPort, y.destinationPort),
+	)
+}
