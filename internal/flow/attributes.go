@@ -88,8 +88,8 @@ const (
 
 // Attributes of drops; their addresses are named as those of flow records.
 const (
-	AttrDropReason  = "orb8.network.drop.reason"
-	AttrDropPackets = "orb8.network.drop.packets"
+	AttrDropReason  = "orb8.drop.reason"
+	AttrDropPackets = "orb8.drop.packets"
 )
 
 // Attributes of status records.

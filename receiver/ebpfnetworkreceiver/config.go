@@ -40,6 +40,8 @@ type Config struct {
 	Events bool `mapstructure:"events"`
 	// SelfTraffic includes the collector's own sockets.
 	SelfTraffic bool `mapstructure:"self_traffic"`
+	// Drops counts what the kernel drops, by reason.
+	Drops DropsConfig `mapstructure:"drops"`
 
 	MetricsBuilderConfig metadata.MetricsBuilderConfig `mapstructure:",squash"`
 }
@@ -62,6 +64,11 @@ type InterfacesConfig struct {
 	Exclude []string `mapstructure:"exclude"`
 }
 
+// DropsConfig says whether dropped packets are counted.
+type DropsConfig struct {
+	Enabled bool `mapstructure:"enabled"`
+}
+
 func createDefaultConfig() component.Config {
 	return &Config{
 		Attach: AttachConfig{
@@ -75,6 +82,7 @@ func createDefaultConfig() component.Config {
 		Interval:             5 * time.Second,
 		IdleTimeout:          time.Minute,
 		Events:               true,
+		Drops:                DropsConfig{Enabled: true},
 		MetricsBuilderConfig: metadata.NewDefaultMetricsBuilderConfig(),
 	}
 }

@@ -43,6 +43,8 @@ type networkReceiver struct {
 	kernel  string
 	started time.Time
 	host    component.Host
+	// unavailable are the features that the host does not allow, and why.
+	unavailable map[string]string
 
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -50,6 +52,7 @@ type networkReceiver struct {
 
 	// Of the goroutine of run alone.
 	tracker    *tracker
+	drops      *dropCounter
 	flows      *batch
 	kernelLoss engine.Loss // as of the last interval's end
 	lostBefore uint64      // packets, kernel and user space
@@ -80,6 +83,8 @@ func newNetworkReceiver(set receiver.Settings, cfg *Config) (*networkReceiver, e
 		events:   newBatch(version),
 		overflow: map[network.NetworkFlowKey]network.NetworkFlow{},
 		pressure: make(chan struct{}, 1),
+
+		unavailable: map[string]string{},
 	}, nil
 }
 
@@ -129,6 +134,7 @@ func (r *networkReceiver) open() error {
 		return err
 	}
 	if err := r.engine.OwnersError(); err != nil {
+		r.unavailable["process names"] = err.Error()
 		r.set.Logger.Warn("Flows have no process names, and the collector's own traffic is counted too", zap.Error(err))
 	}
 	if r.mode == modeCgroup {
@@ -141,9 +147,24 @@ func (r *networkReceiver) open() error {
 	if err != nil {
 		return err
 	}
+	r.drops = newDropCounter(r.openDrops(), r.started)
 	r.tracker = newTracker(r.cfg, recorder{interfaceName: r.interfaceName()}, r.emitFlow)
 	r.set.Logger.Info("Watching packets", zap.String("attach_mode", r.mode), zap.Uint32("attach_points", r.attachPoints()))
 	return nil
+}
+
+// openDrops returns nil where drops are not wanted or not to be had: no reason to watch nothing else.
+func (r *networkReceiver) openDrops() *engine.Drops {
+	if !r.cfg.Drops.Enabled {
+		return nil
+	}
+	drops, err := engine.NewDrops()
+	if err != nil {
+		r.unavailable["drops"] = err.Error()
+		r.set.Logger.Warn("Dropped packets are not counted", zap.Error(err))
+		return nil
+	}
+	return drops
 }
 
 // interfaceName returns nil in cgroup mode.
@@ -173,10 +194,14 @@ func (r *networkReceiver) shutdown(context.Context) error {
 }
 
 func (r *networkReceiver) close() error {
-	if r.engine == nil {
-		return nil
+	var errs []error
+	if r.drops != nil {
+		errs = append(errs, r.drops.close())
 	}
-	return r.engine.Close()
+	if r.engine != nil {
+		errs = append(errs, r.engine.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // run closes an interval when its time has come, or when the flow table is nearly full.
@@ -283,6 +308,9 @@ func (r *networkReceiver) report() {
 		return
 	}
 	now := time.Now()
+	if err := r.drops.collect(now, r.emitDrop); err != nil {
+		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
+	}
 	status := r.status(now)
 	r.flows.addStatus(&status)
 	r.flushFlows()
@@ -332,6 +360,13 @@ func (r *networkReceiver) emitFlow(rec flow.Record) {
 	}
 }
 
+func (r *networkReceiver) emitDrop(d *flow.Drop) {
+	r.flows.addDrop(d)
+	if r.flows.records >= maxBatch {
+		r.flushFlows()
+	}
+}
+
 func (r *networkReceiver) flushFlows() {
 	full := r.flows
 	if full.records == 0 {
@@ -363,6 +398,7 @@ func (r *networkReceiver) sendMetrics(now time.Time, s *flow.NetworkStatus) {
 	}
 	ts := pcommon.NewTimestampFromTime(now)
 	recordSeries(r.tracker, r.mb, ts)
+	r.drops.record(r.mb, ts)
 	r.mb.RecordOrb8NetworkLostPacketsDataPoint(ts, int64(s.LostPackets))
 	r.mb.RecordOrb8NetworkLostIoDataPoint(ts, int64(s.LostBytes))
 	r.mb.RecordOrb8NetworkUnparsedPacketsDataPoint(ts, int64(s.UnparsedPackets))
@@ -401,6 +437,8 @@ func (r *networkReceiver) status(now time.Time) flow.NetworkStatus {
 		RingBufferUtilization: r.engine.RingBufferUtilization(),
 		FlowTableSize:         uint64(r.cfg.FlowTableSize),
 		FlowTableEntries:      uint64(r.tableFlows),
+		Drops:                 r.drops.totals,
+		Unavailable:           r.unavailable,
 	}
 }
 

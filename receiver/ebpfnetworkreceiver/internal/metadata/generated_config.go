@@ -60,6 +60,55 @@ func (ms *Orb8NetworkConnectionsMetricConfig) Validate() error {
 	return nil
 }
 
+// Orb8NetworkDropsMetricAttributeKey specifies the key of an attribute for the orb8.network.drops metric.
+type Orb8NetworkDropsMetricAttributeKey string
+
+const (
+	Orb8NetworkDropsMetricAttributeKeyOrb8DropReason Orb8NetworkDropsMetricAttributeKey = "orb8.drop.reason"
+	Orb8NetworkDropsMetricAttributeKeyDropTransport  Orb8NetworkDropsMetricAttributeKey = "network.transport"
+)
+
+// Orb8NetworkDropsMetricConfig provides config for the orb8.network.drops metric.
+type Orb8NetworkDropsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+
+	AggregationStrategy string                               `mapstructure:"aggregation_strategy"`
+	EnabledAttributes   []Orb8NetworkDropsMetricAttributeKey `mapstructure:"attributes"`
+}
+
+func (ms *Orb8NetworkDropsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+func (ms *Orb8NetworkDropsMetricConfig) Validate() error {
+	for _, val := range ms.EnabledAttributes {
+		switch val {
+		case Orb8NetworkDropsMetricAttributeKeyOrb8DropReason, Orb8NetworkDropsMetricAttributeKeyDropTransport:
+		default:
+			return fmt.Errorf("metric orb8.network.drops doesn't have an attribute %v, valid attributes: [orb8.drop.reason, network.transport]", val)
+		}
+	}
+
+	switch ms.AggregationStrategy {
+	case AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax:
+	default:
+		return fmt.Errorf("invalid aggregation strategy %q, valid strategies: [%s, %s, %s, %s]", ms.AggregationStrategy, AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax)
+	}
+
+	return nil
+}
+
 // Orb8NetworkFlowIoMetricAttributeKey specifies the key of an attribute for the orb8.network.flow.io metric.
 type Orb8NetworkFlowIoMetricAttributeKey string
 
@@ -325,6 +374,7 @@ func (ms *Orb8RingBufferUtilizationMetricConfig) Unmarshal(parser *confmap.Conf)
 // MetricsConfig provides config for ebpf_network metrics.
 type MetricsConfig struct {
 	Orb8NetworkConnections      Orb8NetworkConnectionsMetricConfig      `mapstructure:"orb8.network.connections"`
+	Orb8NetworkDrops            Orb8NetworkDropsMetricConfig            `mapstructure:"orb8.network.drops"`
 	Orb8NetworkFlowIo           Orb8NetworkFlowIoMetricConfig           `mapstructure:"orb8.network.flow.io"`
 	Orb8NetworkFlowPackets      Orb8NetworkFlowPacketsMetricConfig      `mapstructure:"orb8.network.flow.packets"`
 	Orb8NetworkFlowTableEntries Orb8NetworkFlowTableEntriesMetricConfig `mapstructure:"orb8.network.flow_table.entries"`
@@ -343,6 +393,11 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,
 			EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType, Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName},
+		},
+		Orb8NetworkDrops: Orb8NetworkDropsMetricConfig{
+			Enabled:             true,
+			AggregationStrategy: AggregationStrategySum,
+			EnabledAttributes:   []Orb8NetworkDropsMetricAttributeKey{Orb8NetworkDropsMetricAttributeKeyOrb8DropReason, Orb8NetworkDropsMetricAttributeKeyDropTransport},
 		},
 		Orb8NetworkFlowIo: Orb8NetworkFlowIoMetricConfig{
 			Enabled:             true,

@@ -31,6 +31,11 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						AggregationStrategy: AggregationStrategySum,
 						EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType, Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName},
 					},
+					Orb8NetworkDrops: Orb8NetworkDropsMetricConfig{
+						Enabled:             true,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8NetworkDropsMetricAttributeKey{Orb8NetworkDropsMetricAttributeKeyOrb8DropReason, Orb8NetworkDropsMetricAttributeKeyDropTransport},
+					},
 					Orb8NetworkFlowIo: Orb8NetworkFlowIoMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
@@ -80,6 +85,11 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						AggregationStrategy: AggregationStrategySum,
 						EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType, Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName},
 					},
+					Orb8NetworkDrops: Orb8NetworkDropsMetricConfig{
+						Enabled:             false,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8NetworkDropsMetricAttributeKey{Orb8NetworkDropsMetricAttributeKeyOrb8DropReason, Orb8NetworkDropsMetricAttributeKeyDropTransport},
+					},
 					Orb8NetworkFlowIo: Orb8NetworkFlowIoMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
@@ -124,7 +134,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(Orb8NetworkConnectionsMetricConfig{}, Orb8NetworkFlowIoMetricConfig{}, Orb8NetworkFlowPacketsMetricConfig{}, Orb8NetworkFlowTableEntriesMetricConfig{}, Orb8NetworkFlowTableLimitMetricConfig{}, Orb8NetworkFlowsMetricConfig{}, Orb8NetworkLostIoMetricConfig{}, Orb8NetworkLostPacketsMetricConfig{}, Orb8NetworkUnparsedPacketsMetricConfig{}, Orb8RingBufferDropsMetricConfig{}, Orb8RingBufferUtilizationMetricConfig{}, ResourceAttributeConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(Orb8NetworkConnectionsMetricConfig{}, Orb8NetworkDropsMetricConfig{}, Orb8NetworkFlowIoMetricConfig{}, Orb8NetworkFlowPacketsMetricConfig{}, Orb8NetworkFlowTableEntriesMetricConfig{}, Orb8NetworkFlowTableLimitMetricConfig{}, Orb8NetworkFlowsMetricConfig{}, Orb8NetworkLostIoMetricConfig{}, Orb8NetworkLostPacketsMetricConfig{}, Orb8NetworkUnparsedPacketsMetricConfig{}, Orb8RingBufferDropsMetricConfig{}, Orb8RingBufferUtilizationMetricConfig{}, ResourceAttributeConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}
@@ -137,6 +147,18 @@ func TestOrb8NetworkConnectionsMetricsConfig_Validate(t *testing.T) {
 	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.connections doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, network.transport, network.type, network.interface.name]")
 
 	cfg = DefaultMetricsConfig().Orb8NetworkConnections
+	cfg.AggregationStrategy = "invalid"
+	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
+}
+
+func TestOrb8NetworkDropsMetricsConfig_Validate(t *testing.T) {
+	cfg := DefaultMetricsConfig().Orb8NetworkDrops
+	require.NoError(t, cfg.Validate())
+
+	cfg.EnabledAttributes = []Orb8NetworkDropsMetricAttributeKey{"invalid"}
+	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.drops doesn't have an attribute invalid, valid attributes: [orb8.drop.reason, network.transport]")
+
+	cfg = DefaultMetricsConfig().Orb8NetworkDrops
 	cfg.AggregationStrategy = "invalid"
 	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
 }

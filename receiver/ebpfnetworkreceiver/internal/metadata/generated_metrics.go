@@ -77,6 +77,10 @@ var MetricsInfo = metricsInfo{
 		Name:       "orb8.network.connections",
 		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type", "network.interface.name"},
 	},
+	Orb8NetworkDrops: metricInfo{
+		Name:       "orb8.network.drops",
+		Attributes: []string{"orb8.drop.reason", "drop.transport"},
+	},
 	Orb8NetworkFlowIo: metricInfo{
 		Name:       "orb8.network.flow.io",
 		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type", "network.interface.name"},
@@ -113,6 +117,7 @@ var MetricsInfo = metricsInfo{
 
 type metricsInfo struct {
 	Orb8NetworkConnections      metricInfo
+	Orb8NetworkDrops            metricInfo
 	Orb8NetworkFlowIo           metricInfo
 	Orb8NetworkFlowPackets      metricInfo
 	Orb8NetworkFlowTableEntries metricInfo
@@ -138,6 +143,12 @@ type metricAttributeOptionFunc func(pmetric.NumberDataPoint)
 
 func (maof metricAttributeOptionFunc) apply(dp pmetric.NumberDataPoint) {
 	maof(dp)
+}
+
+func WithDropTransportMetricAttribute(dropTransportAttributeValue string) MetricAttributeOption {
+	return metricAttributeOptionFunc(func(dp pmetric.NumberDataPoint) {
+		dp.Attributes().PutStr("network.transport", dropTransportAttributeValue)
+	})
 }
 
 func WithNetworkInterfaceNameMetricAttribute(networkInterfaceNameAttributeValue string) MetricAttributeOption {
@@ -238,6 +249,100 @@ func (m *metricOrb8NetworkConnections) emit(metrics pmetric.MetricSlice) {
 
 func newMetricOrb8NetworkConnections(cfg Orb8NetworkConnectionsMetricConfig) metricOrb8NetworkConnections {
 	m := metricOrb8NetworkConnections{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricOrb8NetworkDrops struct {
+	data          pmetric.Metric               // data buffer for generated metric.
+	config        Orb8NetworkDropsMetricConfig // metric config provided by user.
+	capacity      int                          // max observed number of data points added to the metric.
+	aggDataPoints []int64                      // slice containing number of aggregated datapoints at each index
+}
+
+// init fills orb8.network.drops metric with initial data.
+func (m *metricOrb8NetworkDrops) init() {
+	m.data.SetName("orb8.network.drops")
+	m.data.SetDescription("Packets that the kernel dropped; super-packets (GSO, GRO) are counted as the segments that they are.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+	m.aggDataPoints = m.aggDataPoints[:0]
+}
+
+func (m *metricOrb8NetworkDrops) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8DropReasonAttributeValue string, options ...MetricAttributeOption) {
+	if !m.config.Enabled {
+		return
+	}
+
+	dp := pmetric.NewNumberDataPoint()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, Orb8NetworkDropsMetricAttributeKeyOrb8DropReason) {
+		dp.Attributes().PutStr("orb8.drop.reason", orb8DropReasonAttributeValue)
+	}
+	for _, op := range options {
+		op.apply(dp)
+	}
+
+	var s string
+	dps := m.data.Sum().DataPoints()
+	for i := 0; i < dps.Len(); i++ {
+		dpi := dps.At(i)
+		if dp.Attributes().Equal(dpi.Attributes()) && dp.StartTimestamp() == dpi.StartTimestamp() && dp.Timestamp() == dpi.Timestamp() {
+			switch s = m.config.AggregationStrategy; s {
+			case AggregationStrategySum, AggregationStrategyAvg:
+				dpi.SetIntValue(dpi.IntValue() + val)
+				m.aggDataPoints[i] += 1
+				return
+			case AggregationStrategyMin:
+				if dpi.IntValue() > val {
+					dpi.SetIntValue(val)
+				}
+				return
+			case AggregationStrategyMax:
+				if dpi.IntValue() < val {
+					dpi.SetIntValue(val)
+				}
+				return
+			}
+		}
+	}
+
+	dp.SetIntValue(val)
+	m.aggDataPoints = append(m.aggDataPoints, 1)
+	dp.MoveTo(dps.AppendEmpty())
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricOrb8NetworkDrops) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricOrb8NetworkDrops) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		if m.config.AggregationStrategy == AggregationStrategyAvg {
+			for i, aggCount := range m.aggDataPoints {
+				m.data.Sum().DataPoints().At(i).SetIntValue(m.data.Sum().DataPoints().At(i).IntValue() / aggCount)
+			}
+		}
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricOrb8NetworkDrops(cfg Orb8NetworkDropsMetricConfig) metricOrb8NetworkDrops {
+	m := metricOrb8NetworkDrops{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -865,6 +970,7 @@ type MetricsBuilder struct {
 	resourceAttributeIncludeFilter    map[string]filter.Filter
 	resourceAttributeExcludeFilter    map[string]filter.Filter
 	metricOrb8NetworkConnections      metricOrb8NetworkConnections
+	metricOrb8NetworkDrops            metricOrb8NetworkDrops
 	metricOrb8NetworkFlowIo           metricOrb8NetworkFlowIo
 	metricOrb8NetworkFlowPackets      metricOrb8NetworkFlowPackets
 	metricOrb8NetworkFlowTableEntries metricOrb8NetworkFlowTableEntries
@@ -901,6 +1007,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricsBuffer:                     pmetric.NewMetrics(),
 		buildInfo:                         settings.BuildInfo,
 		metricOrb8NetworkConnections:      newMetricOrb8NetworkConnections(mbc.Metrics.Orb8NetworkConnections),
+		metricOrb8NetworkDrops:            newMetricOrb8NetworkDrops(mbc.Metrics.Orb8NetworkDrops),
 		metricOrb8NetworkFlowIo:           newMetricOrb8NetworkFlowIo(mbc.Metrics.Orb8NetworkFlowIo),
 		metricOrb8NetworkFlowPackets:      newMetricOrb8NetworkFlowPackets(mbc.Metrics.Orb8NetworkFlowPackets),
 		metricOrb8NetworkFlowTableEntries: newMetricOrb8NetworkFlowTableEntries(mbc.Metrics.Orb8NetworkFlowTableEntries),
@@ -991,6 +1098,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	ils.Scope().SetVersion(mb.buildInfo.Version)
 	ils.Metrics().EnsureCapacity(mb.metricsCapacity)
 	mb.metricOrb8NetworkConnections.emit(ils.Metrics())
+	mb.metricOrb8NetworkDrops.emit(ils.Metrics())
 	mb.metricOrb8NetworkFlowIo.emit(ils.Metrics())
 	mb.metricOrb8NetworkFlowPackets.emit(ils.Metrics())
 	mb.metricOrb8NetworkFlowTableEntries.emit(ils.Metrics())
@@ -1035,6 +1143,11 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 // RecordOrb8NetworkConnectionsDataPoint adds a data point to orb8.network.connections metric.
 func (mb *MetricsBuilder) RecordOrb8NetworkConnectionsDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, options ...MetricAttributeOption) {
 	mb.metricOrb8NetworkConnections.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), options...)
+}
+
+// RecordOrb8NetworkDropsDataPoint adds a data point to orb8.network.drops metric.
+func (mb *MetricsBuilder) RecordOrb8NetworkDropsDataPoint(ts pcommon.Timestamp, val int64, orb8DropReasonAttributeValue string, options ...MetricAttributeOption) {
+	mb.metricOrb8NetworkDrops.recordDataPoint(mb.startTime, ts, val, orb8DropReasonAttributeValue, options...)
 }
 
 // RecordOrb8NetworkFlowIoDataPoint adds a data point to orb8.network.flow.io metric.

@@ -68,6 +68,7 @@ func TestMetricsBuilder(t *testing.T) {
 			mb := NewMetricsBuilder(loadMetricsBuilderConfig(t, tt.name), settings, WithStartTime(start))
 			aggMap := make(map[string]string) // contains the aggregation strategies for each metric name
 			aggMap["orb8.network.connections"] = mb.metricOrb8NetworkConnections.config.AggregationStrategy
+			aggMap["orb8.network.drops"] = mb.metricOrb8NetworkDrops.config.AggregationStrategy
 			aggMap["orb8.network.flow.io"] = mb.metricOrb8NetworkFlowIo.config.AggregationStrategy
 			aggMap["orb8.network.flow.packets"] = mb.metricOrb8NetworkFlowPackets.config.AggregationStrategy
 
@@ -83,6 +84,12 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordOrb8NetworkConnectionsDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
 			if tt.name == "reaggregate_set" {
 				mb.RecordOrb8NetworkConnectionsDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "network.transport-val-2", AttributeNetworkTypeIpv6, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
+			}
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordOrb8NetworkDropsDataPoint(ts, 1, "orb8.drop.reason-val", WithDropTransportMetricAttribute("drop.transport-val"))
+			if tt.name == "reaggregate_set" {
+				mb.RecordOrb8NetworkDropsDataPoint(ts, 3, "orb8.drop.reason-val-2", WithDropTransportMetricAttribute("drop.transport-val"))
 			}
 			defaultMetricsCount++
 			allMetricsCount++
@@ -127,6 +134,7 @@ func TestMetricsBuilder(t *testing.T) {
 			metrics := mb.Emit(WithResource(res))
 			if tt.name == "reaggregate_set" {
 				assert.Empty(t, mb.metricOrb8NetworkConnections.aggDataPoints)
+				assert.Empty(t, mb.metricOrb8NetworkDrops.aggDataPoints)
 				assert.Empty(t, mb.metricOrb8NetworkFlowIo.aggDataPoints)
 				assert.Empty(t, mb.metricOrb8NetworkFlowPackets.aggDataPoints)
 			}
@@ -211,6 +219,53 @@ func TestMetricsBuilder(t *testing.T) {
 						_, ok = dp.Attributes().Get("network.transport")
 						assert.False(t, ok)
 						_, ok = dp.Attributes().Get("network.type")
+						assert.False(t, ok)
+					}
+				case "orb8.network.drops":
+					if tt.name != "reaggregate_set" {
+						assert.False(t, validatedMetrics["orb8.network.drops"], "Found a duplicate in the metrics slice: orb8.network.drops")
+						validatedMetrics["orb8.network.drops"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Packets that the kernel dropped; super-packets (GSO, GRO) are counted as the segments that they are.", mi.Description())
+						assert.Equal(t, "{packet}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						assert.Equal(t, int64(1), dp.IntValue())
+						orb8DropReasonAttrVal, ok := dp.Attributes().Get("orb8.drop.reason")
+						assert.True(t, ok)
+						assert.Equal(t, "orb8.drop.reason-val", orb8DropReasonAttrVal.Str())
+						dropTransportAttrVal, ok := dp.Attributes().Get("network.transport")
+						assert.True(t, ok)
+						assert.Equal(t, "drop.transport-val", dropTransportAttrVal.Str())
+					} else {
+						assert.False(t, validatedMetrics["orb8.network.drops"], "Found a duplicate in the metrics slice: orb8.network.drops")
+						validatedMetrics["orb8.network.drops"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Packets that the kernel dropped; super-packets (GSO, GRO) are counted as the segments that they are.", mi.Description())
+						assert.Equal(t, "{packet}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						switch aggMap["orb8.network.drops"] {
+						case "sum":
+							assert.Equal(t, int64(4), dp.IntValue())
+						case "avg":
+							assert.Equal(t, int64(2), dp.IntValue())
+						case "min":
+							assert.Equal(t, int64(1), dp.IntValue())
+						case "max":
+							assert.Equal(t, int64(3), dp.IntValue())
+						}
+						_, ok := dp.Attributes().Get("orb8.drop.reason")
 						assert.False(t, ok)
 					}
 				case "orb8.network.flow.io":
