@@ -19,9 +19,11 @@ const (
 	addressRoom = len("255.255.255.255:65535")
 	nameRoom    = 40
 	commRoom    = 10
+	rttRoom     = len("123.456ms")
 )
 
-// flowColumns fit 80 columns. LOST is there only when a row is not exact, and the date only when a row is not of today.
+// flowColumns fit 80 columns. LOST is there only when a row is not exact, TROUBLE only when a connection has some, and the
+// date only when a row is not of today.
 func flowColumns(rows []row, now time.Time) []column {
 	isPast := func(r row) bool {
 		return r.time.In(now.Location()).Format(time.DateOnly) != now.Format(time.DateOnly)
@@ -34,13 +36,16 @@ func flowColumns(rows []row, now time.Time) []column {
 		timeColumn("TIME", layout, now.Location(), row.when),
 		directionColumn(),
 		protocolColumn(),
-		{title: "SOURCE", text: func(r row) string { return shortName(r.flow.GetSource()) }, flexible: true},
-		{title: "DESTINATION", text: func(r row) string { return shortName(r.flow.GetDestination()) }, flexible: true},
+		{title: "SOURCE", text: sourceName, flexible: true},
+		{title: "DESTINATION", text: destinationName, flexible: true},
 		packetsColumn(),
 		bytesColumn(),
 	}
 	if slices.ContainsFunc(rows, func(r row) bool { return r.flow.GetLost() > 0 }) {
 		columns = append(columns, lostColumn())
+	}
+	if slices.ContainsFunc(rows, func(r row) bool { return trouble(r) != "" }) {
+		columns = append(columns, troubleColumn())
 	}
 	return columns
 }
@@ -88,6 +93,18 @@ func wideColumns(zone *time.Location) []column {
 		{title: "ENDED", text: ended},
 		{title: "CONNECTION-ID", text: func(r row) string { return r.flow.GetConnectionId() }, room: 16},
 		{title: "DETAIL", text: detail, room: len("fin,syn,psh,ack")},
+		{title: "OUTCOME", text: func(r row) string { return r.flow.GetOutcome() }},
+		{title: "INITIATOR", text: func(r row) string { return initiatorName(r.flow.GetInitiator()) }, room: len("destination")},
+		{title: "RETRANSMITS", text: func(r row) string { return humanCount(r.flow.GetRetransmits()) }, right: true},
+		{title: "ZERO-WINDOWS", text: func(r row) string { return humanCount(r.flow.GetZeroWindows()) }, right: true},
+		{title: "HANDSHAKE", text: func(r row) string { return shortDuration(r.flow.GetHandshake()) }, right: true},
+		{title: "SRTT", text: func(r row) string { return shortDuration(r.flow.GetSrtt()) }, right: true, room: rttRoom},
+		{title: "MIN-RTT", text: func(r row) string { return shortDuration(r.flow.GetMinRtt()) }, right: true, room: rttRoom},
+		{title: "OTHER-NODE", text: func(r row) string { return r.flow.GetOtherEnd().GetNode() }},
+		{title: "OTHER-PACKETS", text: otherEnd((*orb8v1.OtherEnd).GetPackets, humanCount), right: true},
+		{title: "OTHER-BYTES", text: otherEnd((*orb8v1.OtherEnd).GetBytes, humanBytes), right: true},
+		{title: "ORIGIN", text: func(r row) string { return addressAndName(r.flow.GetOrigin()) }},
+		{title: "BACKEND", text: func(r row) string { return addressAndName(r.flow.GetBackend()) }},
 		{title: "PROCESS", text: func(r row) string { return process(r.local()) }, room: addressRoom},
 		{title: "SOURCE-NAME", text: func(r row) string { return fullName(r.flow.GetSource()) }, room: nameRoom},
 		{title: "DESTINATION-NAME", text: func(r row) string { return fullName(r.flow.GetDestination()) }, room: nameRoom},
@@ -169,6 +186,29 @@ func lostColumn() column {
 		},
 		right: true,
 		room:  len("9999999"),
+	}
+}
+
+func troubleColumn() column {
+	return column{
+		title: "TROUBLE",
+		text:  trouble,
+		style: func(r row) string {
+			if brokenOutcome(r) != "" {
+				return styleRed
+			}
+			return styleYellow
+		},
+	}
+}
+
+// otherEnd makes the text of what the other end counted, where it was seen.
+func otherEnd(count func(*orb8v1.OtherEnd) uint64, human func(uint64) string) func(row) string {
+	return func(r row) string {
+		if r.flow.GetOtherEnd() == nil {
+			return ""
+		}
+		return human(count(r.flow.GetOtherEnd()))
 	}
 }
 

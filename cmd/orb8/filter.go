@@ -26,14 +26,16 @@ func addFilterFlags(cmd *cobra.Command) *orb8v1.FlowFilter {
 	flags.Func("protocol", "only flows of this `PROTOCOL`: "+strings.Join(protocolNames(), ", ")+" or a number",
 		each(&f.Protocols, parseProtocol))
 	flags.Func("direction", "only flows of this `DIRECTION`: ingress or egress", each(&f.Directions, parseDirection))
+	flags.Func("outcome", "only TCP connections that ended with this `OUTCOME`: "+anyOf(outcomeNames()), each(&f.Outcomes, parseOutcome))
 	complete(cmd, "protocol", protocolNames())
+	complete(cmd, "outcome", outcomeNames())
 	complete(cmd, "direction", []string{"ingress", "egress"})
 	return f
 }
 
 // allow is the filter as a request wants it: no filter at all when no flag was given.
 func allow(f *orb8v1.FlowFilter) []*orb8v1.FlowFilter {
-	if len(f.Pods)+len(f.Namespaces)+len(f.Containers)+len(f.Ips)+len(f.Ports)+len(f.Protocols)+len(f.Directions) == 0 {
+	if len(f.Pods)+len(f.Namespaces)+len(f.Containers)+len(f.Ips)+len(f.Ports)+len(f.Protocols)+len(f.Directions)+len(f.Outcomes) == 0 {
 		return nil
 	}
 	return []*orb8v1.FlowFilter{f}
@@ -79,6 +81,16 @@ func complete(cmd *cobra.Command, flag string, words []string) {
 }
 
 func protocolNames() []string { return []string{"tcp", "udp", "icmp", "ipv6-icmp", "sctp"} }
+
+func outcomeNames() []string { return []string{"closed", "reset", "refused", "timeout"} }
+
+func parseOutcome(s string) (string, error) {
+	outcome := strings.ToLower(s)
+	if !slices.Contains(outcomeNames(), outcome) {
+		return "", fmt.Errorf("%q is unknown; use %s", s, anyOf(outcomeNames()))
+	}
+	return outcome, nil
+}
 
 func parseName(s string) (string, error) {
 	if s == "" {

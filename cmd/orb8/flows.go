@@ -29,12 +29,15 @@ func rowOutputs() []string { return []string{outputTable, outputWide, outputJSON
 func newFlowsCommand(a *app) *cobra.Command {
 	req := &orb8v1.QueryFlowsRequest{Limit: defaultLimit}
 	output := outputTable
-	follow := false
+	follow, ends := false, false
 	cmd := &cobra.Command{
 		Use:   "flows",
 		Short: "Show flows: who talked to whom, how many packets and bytes",
 		Long: `Shows flows, newest first. A flow is one direction of the traffic between two endpoints; bytes are
 layer-3 bytes and packets are packets as on the wire.
+
+Where both ends of a connection were seen, tables show one row a direction, counted at the client, and
+json shows a row for each end; --ends and --ends=false ask for the other.
 
 A filter flag may be repeated and takes several values between commas: any of them may match. Of
 different flags all must match. Sums are of the chosen time range only.`,
@@ -67,12 +70,13 @@ different flags all must match. Sums are of the chosen time range only.`,
 			return err
 		})
 	filter := addFilterFlags(cmd)
+	flags.BoolVar(&ends, "ends", false, "a row for each end that saw a connection (default for json and jsonl)")
 	flags.BoolVarP(&follow, "follow", "f", false, "show flow records as they come, until interrupted")
 	addOutputFlag(cmd, &output, rowOutputs())
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if follow {
-			for _, name := range []string{"since", "until", "limit"} {
+			for _, name := range []string{"since", "until", "limit", "ends"} {
 				if flags.Changed(name) {
 					return usagef("--follow shows what is still to come and takes no --%s", name)
 				}
@@ -91,6 +95,8 @@ different flags all must match. Sums are of the chosen time range only.`,
 				rfc3339(req.GetSince()), rfc3339(req.GetUntil()))
 		}
 		req.Allow = allow(filter)
+		// Programs that read JSON add up rows: to them a packet that two ends counted stays two.
+		req.SeparateEnds = ends || !flags.Changed("ends") && (output == outputJSON || output == outputJSONL)
 		return a.queryFlows(cmd, req, output)
 	}
 	return cmd

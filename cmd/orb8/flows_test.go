@@ -27,6 +27,10 @@ func TestFlowsAsks(t *testing.T) {
 			"--port 53 --protocol udp,tcp",
 			&orb8v1.QueryFlowsRequest{Limit: 100, Allow: []*orb8v1.FlowFilter{{Ports: []uint32{53}, Protocols: []string{"udp", "tcp"}}}},
 		},
+		{
+			"--outcome Refused,timeout",
+			&orb8v1.QueryFlowsRequest{Limit: 100, Allow: []*orb8v1.FlowFilter{{Outcomes: []string{"refused", "timeout"}}}},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -54,6 +58,8 @@ func TestFlowsRefuses(t *testing.T) {
 		{"--follow --since 5m", "--follow shows what is still to come and takes no --since"},
 		{"-f --until 5m", "takes no --until"},
 		{"-f --limit 5", "takes no --limit"},
+		{"-f --ends", "takes no --ends"},
+		{"--outcome lost", `"--outcome" flag: "lost" is unknown; use closed, reset, refused or timeout`},
 		{"--nonsense", "unknown flag: --nonsense"},
 		{"tcp", `"orb8 flows" takes no argument, not "tcp"`},
 	}

@@ -32,8 +32,25 @@ type jsonFlow struct {
 	ICMPType *uint32 `json:"icmpType,omitempty"`
 	ICMPCode *uint32 `json:"icmpCode,omitempty"`
 	TCPFlags *uint32 `json:"tcpFlags,omitempty"`
-	Ended    bool    `json:"ended"`
-	Lost     uint64  `json:"lost"`
+	// Of TCP, in seconds; 0 is not known.
+	SRTT        float64       `json:"srtt,omitempty"`
+	MinRTT      float64       `json:"minRtt,omitempty"`
+	Handshake   float64       `json:"handshake,omitempty"`
+	Retransmits *uint64       `json:"retransmits,omitempty"`
+	ZeroWindows *uint64       `json:"zeroWindows,omitempty"`
+	Outcome     string        `json:"outcome,omitempty"`
+	Initiator   string        `json:"initiator,omitempty"`
+	Backend     *jsonEndpoint `json:"backend,omitempty"`
+	Origin      *jsonEndpoint `json:"origin,omitempty"`
+	OtherEnd    *jsonOtherEnd `json:"otherEnd,omitempty"`
+	Ended       bool          `json:"ended"`
+	Lost        uint64        `json:"lost"`
+}
+
+type jsonOtherEnd struct {
+	Node    string `json:"node"`
+	Bytes   uint64 `json:"bytes"`
+	Packets uint64 `json:"packets"`
 }
 
 type jsonEndpoint struct {
@@ -67,6 +84,20 @@ func newJSONFlow(r row) jsonFlow {
 		ConnectionID: f.GetConnectionId(),
 		Ended:        f.GetEnded(),
 		Lost:         f.GetLost(),
+		SRTT:         f.GetSrtt().AsDuration().Seconds(),
+		MinRTT:       f.GetMinRtt().AsDuration().Seconds(),
+		Handshake:    f.GetHandshake().AsDuration().Seconds(),
+		Outcome:      f.GetOutcome(),
+		Initiator:    initiatorName(f.GetInitiator()),
+	}
+	if f.GetBackend() != nil {
+		j.Backend = new(newJSONEndpoint(f.GetBackend()))
+	}
+	if f.GetOrigin() != nil {
+		j.Origin = new(newJSONEndpoint(f.GetOrigin()))
+	}
+	if o := f.GetOtherEnd(); o != nil {
+		j.OtherEnd = &jsonOtherEnd{Node: o.GetNode(), Bytes: o.GetBytes(), Packets: o.GetPackets()}
 	}
 	if r.kind != orb8v1.EventKind_EVENT_KIND_UNSPECIFIED {
 		j.Kind = kindName(r.kind)
@@ -74,6 +105,7 @@ func newJSONFlow(r row) jsonFlow {
 	switch {
 	case r.isTCP():
 		j.TCPFlags = new(f.GetTcpFlags())
+		j.Retransmits, j.ZeroWindows = new(f.GetRetransmits()), new(f.GetZeroWindows())
 	case r.isICMP():
 		j.ICMPType, j.ICMPCode = new(f.GetIcmpType()), new(f.GetIcmpCode())
 	}

@@ -54,25 +54,29 @@ func socketAddress(e *orb8v1.Endpoint) string {
 	return withPort(e.GetAddress(), e.GetPort())
 }
 
-// shortName is the name that tells most about an endpoint in few letters, with its port.
+// shortName is nameOf with the port.
 func shortName(e *orb8v1.Endpoint) string {
+	return withPort(nameOf(e), e.GetPort())
+}
+
+// nameOf is the name that tells most about an endpoint in few letters.
+func nameOf(e *orb8v1.Endpoint) string {
 	unit := path.Base(e.GetCgroup())
 	// A scope or slice holds whatever a login or the system started in it: the process says more.
 	isGroup := path.Ext(unit) == ".scope" || path.Ext(unit) == ".slice" || unit == "." || unit == "/"
-	name := e.GetAddress()
 	switch {
 	case e.GetPod() != "":
-		name = e.GetPod()
+		return e.GetPod()
 	case e.GetContainer() != "":
-		name = e.GetContainer()
+		return e.GetContainer()
 	case len(e.GetContainerId()) >= 12:
-		name = e.GetContainerId()[:12]
+		return e.GetContainerId()[:12]
 	case isGroup && e.GetProcess() != "":
-		name = e.GetProcess()
+		return e.GetProcess()
 	case unit != "." && unit != "/":
-		name = unit
+		return unit
 	}
-	return withPort(name, e.GetPort())
+	return e.GetAddress()
 }
 
 // fullName is all that names an endpoint: NAMESPACE/POD/CONTAINER, or else its cgroup.

@@ -164,14 +164,19 @@ func (t *table) writeLine(w io.Writer, cell func(column) (text, style string)) e
 }
 
 // shorten cuts letters out of the middle of s, as names differ at their ends. A port at the end stays whole, and so
-// does the shorter side of a pair ("a -> b") where the other one can do with what is left.
+// does the shorter side of a pair ("a -> b", "a→b") where the other one can do with what is left.
 func shorten(s string, width int) string {
 	runes := []rune(s)
 	if len(runes) <= width {
 		return s
 	}
-	if from, to, ok := strings.Cut(s, arrow); ok && width >= len(arrow)+2 {
-		space := width - len(arrow)
+	sign := hop
+	if strings.Contains(s, arrow) {
+		sign = arrow
+	}
+	signWidth := utf8.RuneCountInString(sign)
+	if from, to, ok := strings.Cut(s, sign); ok && width >= signWidth+2 {
+		space := width - signWidth
 		least := min(minSide, space/2)
 		fromLen, toLen := utf8.RuneCountInString(from), utf8.RuneCountInString(to)
 		fromWidth := space / 2
@@ -181,7 +186,7 @@ func shorten(s string, width int) string {
 		case toLen < fromLen && toLen <= space-least:
 			fromWidth = space - toLen
 		}
-		return shorten(from, fromWidth) + arrow + shorten(to, space-fromWidth)
+		return shorten(from, fromWidth) + sign + shorten(to, space-fromWidth)
 	}
 	kept := max(width-1, 0)
 	port := utf8.RuneCountInString(s[max(strings.LastIndexByte(s, ':'), 0):])

@@ -38,6 +38,7 @@ func TestShorten(t *testing.T) {
 		{"short -> a-very-long-destination:443", 26, "short -> a-very…nation:443"},
 		{"a-very-long-source:443 -> short", 26, "a-very…source:443 -> short"},
 		{"a-very-long-source:443 -> a-very-long-destination:443", 26, "a-v…rce:443 -> a-v…ion:443"},
+		{"cart-0→10.96.100.100:80", 19, "cart-0→10.9….100:80"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {
@@ -51,6 +52,7 @@ func FuzzShorten(f *testing.F) {
 	f.Add("a -> b", 3)
 	f.Add("\xff\xfe -> \xff:1", 5)
 	f.Add(" ->  -> ", 7)
+	f.Add("→→a→b:1", 4)
 	f.Fuzz(func(t *testing.T, s string, width int) {
 		got := shorten(s, width)
 		assert.LessOrEqual(t, utf8.RuneCountInString(got), max(width, 1))
