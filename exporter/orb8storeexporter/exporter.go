@@ -62,9 +62,10 @@ func (e *storeExporter) consume(ctx context.Context, logs plog.Logs) error {
 
 // batch is the decoding of one batch of logs.
 type batch struct {
-	writer storage.Writer
-	flows  []flow.Record
-	events []flow.Event
+	writer  storage.Writer
+	flows   []flow.Record
+	events  []flow.Event
+	lookups []flow.Lookup
 
 	ignored, malformed int64
 	// first is what is wrong with the first malformed record.
@@ -97,6 +98,11 @@ func (b *batch) add(ctx context.Context, resource pcommon.Resource, record plog.
 		if event, err = flow.EventFrom(resource, record); err == nil {
 			b.events = append(b.events, event)
 		}
+	case flow.EventNameLookup:
+		var lookup flow.Lookup
+		if lookup, err = flow.LookupFrom(resource, record); err == nil {
+			b.lookups = append(b.lookups, lookup)
+		}
 	case flow.EventNameStatus:
 		status := flow.StatusFrom(resource, record)
 		if err = check(&status); err == nil {
@@ -111,7 +117,7 @@ func (b *batch) add(ctx context.Context, resource pcommon.Resource, record plog.
 			b.first = err
 		}
 	}
-	if len(b.flows)+len(b.events) >= maxBatch {
+	if len(b.flows)+len(b.events)+len(b.lookups) >= maxBatch {
 		return b.flush(ctx)
 	}
 	return nil
@@ -135,6 +141,12 @@ func (b *batch) flush(ctx context.Context) error {
 			return err
 		}
 		b.events = b.events[:0]
+	}
+	if len(b.lookups) > 0 {
+		if err := b.writer.WriteLookups(ctx, b.lookups); err != nil {
+			return err
+		}
+		b.lookups = b.lookups[:0]
 	}
 	if len(b.flows) > 0 {
 		if err := b.writer.WriteFlows(ctx, b.flows); err != nil {

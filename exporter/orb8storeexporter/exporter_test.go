@@ -35,6 +35,7 @@ type fakeStore struct {
 	storage.Reader
 	flows    []flow.Record
 	events   []flow.Event
+	lookups  []flow.Lookup
 	statuses []flow.NetworkStatus
 	largest  int
 	err      error
@@ -49,6 +50,12 @@ func (s *fakeStore) WriteFlows(_ context.Context, records []flow.Record) error {
 func (s *fakeStore) WriteEvents(_ context.Context, events []flow.Event) error {
 	s.events = append(s.events, events...)
 	s.largest = max(s.largest, len(events))
+	return s.err
+}
+
+func (s *fakeStore) WriteLookups(_ context.Context, lookups []flow.Lookup) error {
+	s.lookups = append(s.lookups, lookups...)
+	s.largest = max(s.largest, len(lookups))
 	return s.err
 }
 

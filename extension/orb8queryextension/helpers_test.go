@@ -50,6 +50,10 @@ func (s *stub) QueryFlows(ctx context.Context, _ storage.FlowQuery) (storage.Flo
 	return storage.FlowResult{}, s.query(ctx)
 }
 
+func (s *stub) QueryLookups(ctx context.Context, _ storage.LookupQuery) (storage.LookupResult, error) {
+	return storage.LookupResult{}, s.query(ctx)
+}
+
 func (s *stub) Status(ctx context.Context) (storage.Status, error) {
 	return storage.Status{}, s.status(ctx)
 }

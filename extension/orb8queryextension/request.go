@@ -27,26 +27,39 @@ var errEmpty = errors.New("must not be empty")
 
 // parseQuery checks a request. Errors name the field and its value.
 func parseQuery(req *orb8v1.QueryFlowsRequest, maxRows int) (storage.FlowQuery, error) {
-	since, err := parseTime("since", req.GetSince())
+	since, until, err := parseRange(req.GetSince(), req.GetUntil())
 	if err != nil {
 		return storage.FlowQuery{}, err
-	}
-	until, err := parseTime("until", req.GetUntil())
-	if err != nil {
-		return storage.FlowQuery{}, err
-	}
-	if !since.IsZero() && !until.IsZero() && !since.Before(until) {
-		return storage.FlowQuery{}, fmt.Errorf("since: %s is not before until, %s", since.Format(time.RFC3339Nano), until.Format(time.RFC3339Nano))
 	}
 	selection, err := parseSelection(req.GetAllow(), req.GetDeny())
 	if err != nil {
 		return storage.FlowQuery{}, err
 	}
-	limit := maxRows
-	if asked := int64(req.GetLimit()); asked > 0 {
-		limit = int(min(asked, int64(maxRows)))
+	return storage.FlowQuery{
+		Since: since, Until: until, Selection: selection, SeparateEnds: req.GetSeparateEnds(),
+		Limit: parseLimit(req.GetLimit(), maxRows),
+	}, nil
+}
+
+func parseRange(from, to *timestamppb.Timestamp) (since, until time.Time, err error) {
+	if since, err = parseTime("since", from); err != nil {
+		return since, until, err
 	}
-	return storage.FlowQuery{Since: since, Until: until, Selection: selection, SeparateEnds: req.GetSeparateEnds(), Limit: limit}, nil
+	if until, err = parseTime("until", to); err != nil {
+		return since, until, err
+	}
+	if !since.IsZero() && !until.IsZero() && !since.Before(until) {
+		err = fmt.Errorf("since: %s is not before until, %s", since.Format(time.RFC3339Nano), until.Format(time.RFC3339Nano))
+	}
+	return since, until, err
+}
+
+// parseLimit takes 0 for as many rows as there may be.
+func parseLimit(asked uint32, maxRows int) int {
+	if asked == 0 {
+		return maxRows
+	}
+	return int(min(int64(asked), int64(maxRows)))
 }
 
 // parseEventSelection checks a request. Errors name the field and its value.
@@ -58,9 +71,13 @@ func parseEventSelection(req *orb8v1.StreamEventsRequest) (storage.EventSelectio
 	kinds, err := parseAll("kinds", req.GetKinds(), func(k orb8v1.EventKind) (flow.EventKind, error) {
 		return flow.ParseEventKind(strings.TrimPrefix(k.String(), "EVENT_KIND_"))
 	})
+	if err != nil {
+		return storage.EventSelection{}, err
+	}
+	lookups, err := parseLookupSelection("dns", req.GetDns())
 	// However often a kind is repeated, the writer compares with it once.
 	slices.Sort(kinds)
-	return storage.EventSelection{Selection: selection, Kinds: slices.Compact(kinds)}, err
+	return storage.EventSelection{Selection: selection, Kinds: slices.Compact(kinds), Lookups: lookups}, err
 }
 
 func parseTime(field string, t *timestamppb.Timestamp) (time.Time, error) {
@@ -77,8 +94,7 @@ func parseSelection(allow, deny []*orb8v1.FlowFilter) (storage.Selection, error)
 	values := 0
 	for _, f := range slices.Concat(allow, deny) {
 		// A filter that is set to nothing still costs a comparison.
-		values += 1 + len(f.GetPods()) + len(f.GetNamespaces()) + len(f.GetContainers()) + len(f.GetIps()) + len(f.GetPorts()) +
-			len(f.GetProtocols()) + len(f.GetDirections()) + len(f.GetOutcomes())
+		values += 1 + filterValues(f)
 	}
 	if values > maxFilterValues {
 		return storage.Selection{}, fmt.Errorf("allow and deny: %d filters and values are too many; use at most %d", values, maxFilterValues)
@@ -92,6 +108,11 @@ func parseSelection(allow, deny []*orb8v1.FlowFilter) (storage.Selection, error)
 		return storage.Selection{}, err
 	}
 	return s, nil
+}
+
+func filterValues(f *orb8v1.FlowFilter) int {
+	return len(f.GetPods()) + len(f.GetNamespaces()) + len(f.GetContainers()) + len(f.GetIps()) + len(f.GetPorts()) +
+		len(f.GetProtocols()) + len(f.GetDirections()) + len(f.GetOutcomes())
 }
 
 func parseFilter(f *orb8v1.FlowFilter) (storage.Filter, error) {

@@ -76,6 +76,7 @@ func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {
 		Cgroup:      e.Identity.Cgroup,
 		Process:     e.Identity.Process,
 		Pid:         e.Identity.PID,
+		Name:        e.Name,
 	}
 }
 
@@ -84,12 +85,13 @@ func lossMessage(l storage.Loss) *orb8v1.Loss {
 }
 
 func eventResponse(e *flow.Event, dropped uint64) *orb8v1.StreamEventsResponse {
-	return &orb8v1.StreamEventsResponse{
-		Kind:    orb8v1.EventKind(e.Kind),
-		Time:    timestamppb.New(e.End),
-		Flow:    flowMessage(&e.Record),
-		Dropped: dropped,
+	response := &orb8v1.StreamEventsResponse{Kind: orb8v1.EventKind(e.Kind), Time: timestamppb.New(e.End), Dropped: dropped}
+	if e.Lookup != nil {
+		response.Dns = lookupMessage(e.Lookup)
+	} else {
+		response.Flow = flowMessage(&e.Record)
 	}
+	return response
 }
 
 func statusResponse(status *storage.Status, version string) *orb8v1.GetStatusResponse {

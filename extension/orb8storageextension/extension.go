@@ -84,6 +84,12 @@ func (e *storageExtension) WriteFlows(_ context.Context, records []flow.Record) 
 	return nil
 }
 
+func (e *storageExtension) WriteLookups(_ context.Context, lookups []flow.Lookup) error {
+	e.backend.WriteLookups(lookups)
+	e.feed.PublishLookups(lookups)
+	return nil
+}
+
 func (e *storageExtension) WriteEvents(_ context.Context, events []flow.Event) error {
 	e.feed.PublishEvents(events)
 	return nil
@@ -96,6 +102,10 @@ func (e *storageExtension) WriteStatus(_ context.Context, status flow.NetworkSta
 
 func (e *storageExtension) QueryFlows(ctx context.Context, query storage.FlowQuery) (storage.FlowResult, error) {
 	return e.backend.QueryFlows(ctx, query)
+}
+
+func (e *storageExtension) QueryLookups(ctx context.Context, query storage.LookupQuery) (storage.LookupResult, error) {
+	return e.backend.QueryLookups(ctx, query)
 }
 
 func (e *storageExtension) Status(context.Context) (storage.Status, error) {

@@ -56,8 +56,11 @@ func (a *Answer) String() string {
 	return fmt.Sprintf("%s %d %s %s", a.Name, a.TTL/time.Second, a.Type, a.Data)
 }
 
-// ParseAnswer is the inverse of String.
+// ParseAnswer is the inverse of String. It takes one line.
 func ParseAnswer(s string) (Answer, error) {
+	if strings.ContainsRune(s, '\n') {
+		return Answer{}, fmt.Errorf("answer %q: has a line break; escape it as in a zone file", s)
+	}
 	fields := strings.SplitN(s, " ", 4)
 	if len(fields) != 4 {
 		return Answer{}, fmt.Errorf("answer %q: use NAME TTL TYPE DATA", s)

@@ -21,6 +21,8 @@ type Writer interface {
 	// END event when the flow has ended. A record is visible to readers when WriteFlows returns. On error an unknown
 	// part of the records was stored: a retry may count them twice.
 	WriteFlows(ctx context.Context, records []flow.Record) error
+	// WriteLookups stores DNS lookups and hands each to the subscribers as a DNS event, with the guarantees of WriteFlows.
+	WriteLookups(ctx context.Context, lookups []flow.Lookup) error
 	// WriteEvents hands events to the subscribers. Events are not stored.
 	WriteEvents(ctx context.Context, events []flow.Event) error
 	// WriteStatus stores the latest status of a node, and what the node lost since the status before it. A status
@@ -33,6 +35,8 @@ type Reader interface {
 	// QueryFlows aggregates the interval records of a time range into one row a flow. It returns ctx.Err() when ctx
 	// ends first, and never a part of the answer without saying so.
 	QueryFlows(ctx context.Context, query FlowQuery) (FlowResult, error)
+	// QueryLookups returns the lookups of a time range. It ends early as QueryFlows does.
+	QueryLookups(ctx context.Context, query LookupQuery) (LookupResult, error)
 	// Status returns the state of every node that reported within the retention, by name, and of the store itself.
 	Status(ctx context.Context) (Status, error)
 	// Subscribe starts a live feed of the events that match. The caller must Close it.
@@ -86,7 +90,8 @@ type Flow struct {
 type Loss struct {
 	// Packets, Bytes and Events are flow.NetworkStatus' LostPackets, LostBytes and LostEvents.
 	Packets, Bytes, Events uint64
-	// EvictedRecords are flow records that were dropped before their retention had passed, to bound memory.
+	// EvictedRecords are records of the kind that was asked for which were dropped before their retention had passed, to
+	// bound memory.
 	EvictedRecords uint64
 }
 
@@ -118,11 +123,12 @@ type NodeStatus struct {
 // StoreStatus is the state of the store.
 type StoreStatus struct {
 	Backend string
+	// Records are flow records and lookups.
 	Records uint64
 	// Bytes is the memory that the records take, MaxBytes its bound.
 	Bytes, MaxBytes uint64
 	Oldest          time.Time
-	// EvictedRecords is the sum of Loss.EvictedRecords since the store started.
+	// EvictedRecords is the sum of Loss.EvictedRecords of both kinds since the store started.
 	EvictedRecords  uint64
 	Subscribers     int
 	SubscriberDrops uint64
@@ -133,6 +139,8 @@ type EventSelection struct {
 	Selection Selection
 	// Kinds selects events of these kinds, all when empty.
 	Kinds []flow.EventKind
+	// Lookups selects, of the lookups that the above leave, those that match any, all when empty.
+	Lookups LookupSelection
 }
 
 // Subscription is a live feed of events. A subscriber that reads too slowly loses events; it never slows the writer.

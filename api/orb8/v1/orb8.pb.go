@@ -141,6 +141,8 @@ const (
 	EventKind_EVENT_KIND_FLOW EventKind = 5
 	// The last record of a flow.
 	EventKind_EVENT_KIND_END EventKind = 6
+	// A DNS lookup that was answered, or given up.
+	EventKind_EVENT_KIND_DNS EventKind = 7
 )
 
 // Enum value maps for EventKind.
@@ -153,6 +155,7 @@ var (
 		4: "EVENT_KIND_RST",
 		5: "EVENT_KIND_FLOW",
 		6: "EVENT_KIND_END",
+		7: "EVENT_KIND_DNS",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -162,6 +165,7 @@ var (
 		"EVENT_KIND_RST":         4,
 		"EVENT_KIND_FLOW":        5,
 		"EVENT_KIND_END":         6,
+		"EVENT_KIND_DNS":         7,
 	}
 )
 
@@ -944,6 +948,475 @@ func (x *QueryFlowsResponse) GetMissingNodes() []string {
 	return nil
 }
 
+// DnsLookup is a DNS question and what came of it, seen at one endpoint: the client's, or the server's.
+type DnsLookup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the question was asked; the first time, if it was asked again.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Node string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// EGRESS where the local endpoint asked, INGRESS where it was asked.
+	Direction Direction `protobuf:"varint,3,opt,name=direction,proto3,enum=orb8.v1.Direction" json:"direction,omitempty"`
+	// udp or tcp.
+	Transport string    `protobuf:"bytes,4,opt,name=transport,proto3" json:"transport,omitempty"`
+	Client    *Endpoint `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	Server    *Endpoint `protobuf:"bytes,6,opt,name=server,proto3" json:"server,omitempty"`
+	// Interface where the lookup was seen; empty when it was seen at the socket.
+	Interface string `protobuf:"bytes,7,opt,name=interface,proto3" json:"interface,omitempty"`
+	// What was asked for, without the last dot.
+	Name string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	// A, AAAA, PTR, ... or TYPE and a number.
+	Type string `protobuf:"bytes,9,opt,name=type,proto3" json:"type,omitempty"`
+	// NOERROR, NXDOMAIN, ... or RCODE and a number; "timeout" when no response came.
+	Rcode string `protobuf:"bytes,10,opt,name=rcode,proto3" json:"rcode,omitempty"`
+	// From the first question to the response, or until it was given up.
+	Latency *durationpb.Duration `protobuf:"bytes,11,opt,name=latency,proto3" json:"latency,omitempty"`
+	// How often the question was asked: more than once when packets got lost.
+	Queries uint64 `protobuf:"varint,12,opt,name=queries,proto3" json:"queries,omitempty"`
+	// The answer section of the response.
+	Answers []*DnsAnswer `protobuf:"bytes,13,rep,name=answers,proto3" json:"answers,omitempty"`
+	// The response asked the client to come again by TCP.
+	Truncated bool `protobuf:"varint,14,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// The response was longer than what is captured: answers at its end are missing.
+	Incomplete    bool `protobuf:"varint,15,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsLookup) Reset() {
+	*x = DnsLookup{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsLookup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsLookup) ProtoMessage() {}
+
+func (x *DnsLookup) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsLookup.ProtoReflect.Descriptor instead.
+func (*DnsLookup) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DnsLookup) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *DnsLookup) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DnsLookup) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
+}
+
+func (x *DnsLookup) GetTransport() string {
+	if x != nil {
+		return x.Transport
+	}
+	return ""
+}
+
+func (x *DnsLookup) GetClient() *Endpoint {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *DnsLookup) GetServer() *Endpoint {
+	if x != nil {
+		return x.Server
+	}
+	return nil
+}
+
+func (x *DnsLookup) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *DnsLookup) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DnsLookup) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DnsLookup) GetRcode() string {
+	if x != nil {
+		return x.Rcode
+	}
+	return ""
+}
+
+func (x *DnsLookup) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *DnsLookup) GetQueries() uint64 {
+	if x != nil {
+		return x.Queries
+	}
+	return 0
+}
+
+func (x *DnsLookup) GetAnswers() []*DnsAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *DnsLookup) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *DnsLookup) GetIncomplete() bool {
+	if x != nil {
+		return x.Incomplete
+	}
+	return false
+}
+
+// DnsAnswer is a resource record.
+type DnsAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without its last dot.
+	Name       string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Type       string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	TtlSeconds uint32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// As in a zone file.
+	Data          string `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsAnswer) Reset() {
+	*x = DnsAnswer{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsAnswer) ProtoMessage() {}
+
+func (x *DnsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsAnswer.ProtoReflect.Descriptor instead.
+func (*DnsAnswer) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DnsAnswer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DnsAnswer) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *DnsAnswer) GetTtlSeconds() uint32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *DnsAnswer) GetData() string {
+	if x != nil {
+		return x.Data
+	}
+	return ""
+}
+
+// DnsFilter matches a lookup when every field that is set matches. Within a field any value may match.
+type DnsFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The question as a flow from client to server.
+	Flow *FlowFilter `protobuf:"bytes,1,opt,name=flow,proto3" json:"flow,omitempty"`
+	// Names that were asked for. "*" stands for any letters, dots included; case does not matter.
+	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	// Types and response codes as DnsLookup has them; case does not matter.
+	Types         []string `protobuf:"bytes,3,rep,name=types,proto3" json:"types,omitempty"`
+	Rcodes        []string `protobuf:"bytes,4,rep,name=rcodes,proto3" json:"rcodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsFilter) Reset() {
+	*x = DnsFilter{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsFilter) ProtoMessage() {}
+
+func (x *DnsFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsFilter.ProtoReflect.Descriptor instead.
+func (*DnsFilter) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DnsFilter) GetFlow() *FlowFilter {
+	if x != nil {
+		return x.Flow
+	}
+	return nil
+}
+
+func (x *DnsFilter) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *DnsFilter) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *DnsFilter) GetRcodes() []string {
+	if x != nil {
+		return x.Rcodes
+	}
+	return nil
+}
+
+type QueryDnsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only lookups at or after this instant. Unset: from the oldest on.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Only lookups before this instant. Unset: up to now.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// A lookup is returned when it matches any of these; all are when there is none.
+	Allow []*DnsFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
+	// As in QueryFlowsRequest.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryDnsRequest) Reset() {
+	*x = QueryDnsRequest{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryDnsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryDnsRequest) ProtoMessage() {}
+
+func (x *QueryDnsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryDnsRequest.ProtoReflect.Descriptor instead.
+func (*QueryDnsRequest) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *QueryDnsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *QueryDnsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *QueryDnsRequest) GetAllow() []*DnsFilter {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *QueryDnsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type QueryDnsResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Lookups []*DnsLookup           `protobuf:"bytes,1,rep,name=lookups,proto3" json:"lookups,omitempty"`
+	// As in QueryFlowsResponse; a lookup may be missing for each lost event.
+	Lost          *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated     bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched       uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes  []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryDnsResponse) Reset() {
+	*x = QueryDnsResponse{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryDnsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryDnsResponse) ProtoMessage() {}
+
+func (x *QueryDnsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryDnsResponse.ProtoReflect.Descriptor instead.
+func (*QueryDnsResponse) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *QueryDnsResponse) GetLookups() []*DnsLookup {
+	if x != nil {
+		return x.Lookups
+	}
+	return nil
+}
+
+func (x *QueryDnsResponse) GetLost() *Loss {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *QueryDnsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *QueryDnsResponse) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *QueryDnsResponse) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *QueryDnsResponse) GetMissingNodes() []string {
+	if x != nil {
+		return x.MissingNodes
+	}
+	return nil
+}
+
 // Loss is what was seen by a probe but could not be counted or reported.
 type Loss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -960,7 +1433,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1445,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1458,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{6}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Loss) GetPackets() uint64 {
@@ -1024,7 +1497,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1509,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1522,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{7}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
 }
 
 type GetStatusResponse struct {
@@ -1064,7 +1537,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1549,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1562,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{8}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetStatusResponse) GetNodes() []*NodeStatus {
@@ -1130,7 +1603,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1615,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1628,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{9}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -1233,7 +1706,7 @@ type NetworkStatus struct {
 
 func (x *NetworkStatus) Reset() {
 	*x = NetworkStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1718,7 @@ func (x *NetworkStatus) String() string {
 func (*NetworkStatus) ProtoMessage() {}
 
 func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1731,7 @@ func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
 func (*NetworkStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{10}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NetworkStatus) GetAttachMode() string {
@@ -1363,7 +1836,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1848,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1861,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoreStatus) GetBackend() string {
@@ -1453,14 +1926,16 @@ type StreamEventsRequest struct {
 	Allow []*FlowFilter `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
 	Deny  []*FlowFilter `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
 	// Only these kinds; all when empty.
-	Kinds         []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=orb8.v1.EventKind" json:"kinds,omitempty"`
+	Kinds []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=orb8.v1.EventKind" json:"kinds,omitempty"`
+	// Of the lookups that allow and deny leave, only those that match any of these; all when there is none.
+	Dns           []*DnsFilter `protobuf:"bytes,4,rep,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1947,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1960,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StreamEventsRequest) GetAllow() []*FlowFilter {
@@ -1509,20 +1984,29 @@ func (x *StreamEventsRequest) GetKinds() []EventKind {
 	return nil
 }
 
+func (x *StreamEventsRequest) GetDns() []*DnsFilter {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 type StreamEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  EventKind              `protobuf:"varint,1,opt,name=kind,proto3,enum=orb8.v1.EventKind" json:"kind,omitempty"`
 	Time  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	Flow  *Flow                  `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
+	// Of all kinds but DNS.
+	Flow *Flow `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
 	// Events that this subscriber lost since the previous message because it read too slowly.
-	Dropped       uint64 `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dropped       uint64     `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dns           *DnsLookup `protobuf:"bytes,5,opt,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +2018,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +2031,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{13}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StreamEventsResponse) GetKind() EventKind {
@@ -1576,6 +2060,13 @@ func (x *StreamEventsResponse) GetDropped() uint64 {
 		return x.Dropped
 	}
 	return 0
+}
+
+func (x *StreamEventsResponse) GetDns() *DnsLookup {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
 }
 
 var File_orb8_v1_orb8_proto protoreflect.FileDescriptor
@@ -1658,6 +2149,48 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
 	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\x8c\x04\n" +
+	"\tDnsLookup\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
+	"\tdirection\x18\x03 \x01(\x0e2\x12.orb8.v1.DirectionR\tdirection\x12\x1c\n" +
+	"\ttransport\x18\x04 \x01(\tR\ttransport\x12)\n" +
+	"\x06client\x18\x05 \x01(\v2\x11.orb8.v1.EndpointR\x06client\x12)\n" +
+	"\x06server\x18\x06 \x01(\v2\x11.orb8.v1.EndpointR\x06server\x12\x1c\n" +
+	"\tinterface\x18\a \x01(\tR\tinterface\x12\x12\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\t \x01(\tR\x04type\x12\x14\n" +
+	"\x05rcode\x18\n" +
+	" \x01(\tR\x05rcode\x123\n" +
+	"\alatency\x18\v \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x18\n" +
+	"\aqueries\x18\f \x01(\x04R\aqueries\x12,\n" +
+	"\aanswers\x18\r \x03(\v2\x12.orb8.v1.DnsAnswerR\aanswers\x12\x1c\n" +
+	"\ttruncated\x18\x0e \x01(\bR\ttruncated\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x0f \x01(\bR\n" +
+	"incomplete\"h\n" +
+	"\tDnsAnswer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1f\n" +
+	"\vttl_seconds\x18\x03 \x01(\rR\n" +
+	"ttlSeconds\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\tR\x04data\"x\n" +
+	"\tDnsFilter\x12'\n" +
+	"\x04flow\x18\x01 \x01(\v2\x13.orb8.v1.FlowFilterR\x04flow\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x12\x14\n" +
+	"\x05types\x18\x03 \x03(\tR\x05types\x12\x16\n" +
+	"\x06rcodes\x18\x04 \x03(\tR\x06rcodes\"\xb5\x01\n" +
+	"\x0fQueryDnsRequest\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12(\n" +
+	"\x05allow\x18\x03 \x03(\v2\x12.orb8.v1.DnsFilterR\x05allow\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xf4\x01\n" +
+	"\x10QueryDnsResponse\x12,\n" +
+	"\alookups\x18\x01 \x03(\v2\x12.orb8.v1.DnsLookupR\alookups\x12!\n" +
+	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
+	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
+	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
 	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"w\n" +
 	"\x04Loss\x12\x18\n" +
 	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x14\n" +
@@ -1702,16 +2235,18 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12'\n" +
 	"\x0fevicted_records\x18\x06 \x01(\x04R\x0eevictedRecords\x12 \n" +
 	"\vsubscribers\x18\a \x01(\rR\vsubscribers\x12)\n" +
-	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\"\x93\x01\n" +
+	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\"\xb9\x01\n" +
 	"\x13StreamEventsRequest\x12)\n" +
 	"\x05allow\x18\x01 \x03(\v2\x13.orb8.v1.FlowFilterR\x05allow\x12'\n" +
 	"\x04deny\x18\x02 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12(\n" +
-	"\x05kinds\x18\x03 \x03(\x0e2\x12.orb8.v1.EventKindR\x05kinds\"\xab\x01\n" +
+	"\x05kinds\x18\x03 \x03(\x0e2\x12.orb8.v1.EventKindR\x05kinds\x12$\n" +
+	"\x03dns\x18\x04 \x03(\v2\x12.orb8.v1.DnsFilterR\x03dns\"\xd1\x01\n" +
 	"\x14StreamEventsResponse\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.orb8.v1.EventKindR\x04kind\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12!\n" +
 	"\x04flow\x18\x03 \x01(\v2\r.orb8.v1.FlowR\x04flow\x12\x18\n" +
-	"\adropped\x18\x04 \x01(\x04R\adropped*S\n" +
+	"\adropped\x18\x04 \x01(\x04R\adropped\x12$\n" +
+	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns*S\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DIRECTION_INGRESS\x10\x01\x12\x14\n" +
@@ -1719,7 +2254,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tInitiator\x12\x19\n" +
 	"\x15INITIATOR_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INITIATOR_SOURCE\x10\x01\x12\x19\n" +
-	"\x15INITIATOR_DESTINATION\x10\x02*\xa0\x01\n" +
+	"\x15INITIATOR_DESTINATION\x10\x02*\xb4\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEVENT_KIND_NEW\x10\x01\x12\x12\n" +
@@ -1727,10 +2262,12 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x0eEVENT_KIND_FIN\x10\x03\x12\x12\n" +
 	"\x0eEVENT_KIND_RST\x10\x04\x12\x13\n" +
 	"\x0fEVENT_KIND_FLOW\x10\x05\x12\x12\n" +
-	"\x0eEVENT_KIND_END\x10\x062\xf2\x01\n" +
+	"\x0eEVENT_KIND_END\x10\x06\x12\x12\n" +
+	"\x0eEVENT_KIND_DNS\x10\a2\xb8\x02\n" +
 	"\fOrbitService\x12J\n" +
 	"\n" +
-	"QueryFlows\x12\x1a.orb8.v1.QueryFlowsRequest\x1a\x1b.orb8.v1.QueryFlowsResponse\"\x03\x90\x02\x01\x12G\n" +
+	"QueryFlows\x12\x1a.orb8.v1.QueryFlowsRequest\x1a\x1b.orb8.v1.QueryFlowsResponse\"\x03\x90\x02\x01\x12D\n" +
+	"\bQueryDns\x12\x18.orb8.v1.QueryDnsRequest\x1a\x19.orb8.v1.QueryDnsResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\tGetStatus\x12\x19.orb8.v1.GetStatusRequest\x1a\x1a.orb8.v1.GetStatusResponse\"\x03\x90\x02\x01\x12M\n" +
 	"\fStreamEvents\x12\x1c.orb8.v1.StreamEventsRequest\x1a\x1d.orb8.v1.StreamEventsResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
@@ -1747,7 +2284,7 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_orb8_v1_orb8_proto_goTypes = []any{
 	(Direction)(0),                // 0: orb8.v1.Direction
 	(Initiator)(0),                // 1: orb8.v1.Initiator
@@ -1758,63 +2295,85 @@ var file_orb8_v1_orb8_proto_goTypes = []any{
 	(*FlowFilter)(nil),            // 6: orb8.v1.FlowFilter
 	(*QueryFlowsRequest)(nil),     // 7: orb8.v1.QueryFlowsRequest
 	(*QueryFlowsResponse)(nil),    // 8: orb8.v1.QueryFlowsResponse
-	(*Loss)(nil),                  // 9: orb8.v1.Loss
-	(*GetStatusRequest)(nil),      // 10: orb8.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 11: orb8.v1.GetStatusResponse
-	(*NodeStatus)(nil),            // 12: orb8.v1.NodeStatus
-	(*NetworkStatus)(nil),         // 13: orb8.v1.NetworkStatus
-	(*StoreStatus)(nil),           // 14: orb8.v1.StoreStatus
-	(*StreamEventsRequest)(nil),   // 15: orb8.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil),  // 16: orb8.v1.StreamEventsResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*DnsLookup)(nil),             // 9: orb8.v1.DnsLookup
+	(*DnsAnswer)(nil),             // 10: orb8.v1.DnsAnswer
+	(*DnsFilter)(nil),             // 11: orb8.v1.DnsFilter
+	(*QueryDnsRequest)(nil),       // 12: orb8.v1.QueryDnsRequest
+	(*QueryDnsResponse)(nil),      // 13: orb8.v1.QueryDnsResponse
+	(*Loss)(nil),                  // 14: orb8.v1.Loss
+	(*GetStatusRequest)(nil),      // 15: orb8.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 16: orb8.v1.GetStatusResponse
+	(*NodeStatus)(nil),            // 17: orb8.v1.NodeStatus
+	(*NetworkStatus)(nil),         // 18: orb8.v1.NetworkStatus
+	(*StoreStatus)(nil),           // 19: orb8.v1.StoreStatus
+	(*StreamEventsRequest)(nil),   // 20: orb8.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),  // 21: orb8.v1.StreamEventsResponse
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	17, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	17, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	22, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	22, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
 	0,  // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
 	3,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
 	3,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	18, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
-	18, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
-	18, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	23, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	23, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	23, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
 	1,  // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
 	3,  // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
 	3,  // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
 	5,  // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
 	0,  // 12: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
-	17, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	17, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	22, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	22, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
 	6,  // 15: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
 	6,  // 16: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
 	4,  // 17: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
-	9,  // 18: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	17, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	12, // 20: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	14, // 21: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	17, // 22: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	17, // 23: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
-	13, // 24: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
-	9,  // 25: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	18, // 26: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	17, // 27: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	6,  // 28: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	6,  // 29: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	2,  // 30: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	2,  // 31: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	17, // 32: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 33: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	7,  // 34: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	10, // 35: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	15, // 36: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	8,  // 37: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	11, // 38: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	16, // 39: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	37, // [37:40] is the sub-list for method output_type
-	34, // [34:37] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	14, // 18: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
+	22, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	22, // 20: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
+	0,  // 21: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
+	3,  // 22: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
+	3,  // 23: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
+	23, // 24: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
+	10, // 25: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
+	6,  // 26: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
+	22, // 27: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
+	22, // 28: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
+	11, // 29: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
+	9,  // 30: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
+	14, // 31: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
+	22, // 32: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
+	17, // 33: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	19, // 34: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	22, // 35: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	22, // 36: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	18, // 37: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
+	14, // 38: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
+	23, // 39: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	22, // 40: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	6,  // 41: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	6,  // 42: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	2,  // 43: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	11, // 44: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
+	2,  // 45: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	22, // 46: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 47: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	9,  // 48: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
+	7,  // 49: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	12, // 50: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
+	15, // 51: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	20, // 52: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	8,  // 53: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	13, // 54: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
+	16, // 55: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	21, // 56: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	53, // [53:57] is the sub-list for method output_type
+	49, // [49:53] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -1828,7 +2387,7 @@ func file_orb8_v1_orb8_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

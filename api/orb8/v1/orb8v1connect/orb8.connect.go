@@ -38,6 +38,8 @@ const (
 const (
 	// OrbitServiceQueryFlowsProcedure is the fully-qualified name of the OrbitService's QueryFlows RPC.
 	OrbitServiceQueryFlowsProcedure = "/orb8.v1.OrbitService/QueryFlows"
+	// OrbitServiceQueryDnsProcedure is the fully-qualified name of the OrbitService's QueryDns RPC.
+	OrbitServiceQueryDnsProcedure = "/orb8.v1.OrbitService/QueryDns"
 	// OrbitServiceGetStatusProcedure is the fully-qualified name of the OrbitService's GetStatus RPC.
 	OrbitServiceGetStatusProcedure = "/orb8.v1.OrbitService/GetStatus"
 	// OrbitServiceStreamEventsProcedure is the fully-qualified name of the OrbitService's StreamEvents
@@ -49,6 +51,8 @@ const (
 type OrbitServiceClient interface {
 	// QueryFlows returns the flows of a time range, one row a flow, newest first.
 	QueryFlows(context.Context, *connect.Request[v1.QueryFlowsRequest]) (*connect.Response[v1.QueryFlowsResponse], error)
+	// QueryDns returns the DNS lookups of a time range, newest first.
+	QueryDns(context.Context, *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error)
 	// GetStatus returns the state of every node that has reported: when it was last seen, what it counted, what it lost.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// StreamEvents sends events and flow records as they arrive. A subscriber that reads too slowly loses events;
@@ -74,6 +78,13 @@ func NewOrbitServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		queryDns: connect.NewClient[v1.QueryDnsRequest, v1.QueryDnsResponse](
+			httpClient,
+			baseURL+OrbitServiceQueryDnsProcedure,
+			connect.WithSchema(orbitServiceMethods.ByName("QueryDns")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		getStatus: connect.NewClient[v1.GetStatusRequest, v1.GetStatusResponse](
 			httpClient,
 			baseURL+OrbitServiceGetStatusProcedure,
@@ -93,6 +104,7 @@ func NewOrbitServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 // orbitServiceClient implements OrbitServiceClient.
 type orbitServiceClient struct {
 	queryFlows   *connect.Client[v1.QueryFlowsRequest, v1.QueryFlowsResponse]
+	queryDns     *connect.Client[v1.QueryDnsRequest, v1.QueryDnsResponse]
 	getStatus    *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
 	streamEvents *connect.Client[v1.StreamEventsRequest, v1.StreamEventsResponse]
 }
@@ -100,6 +112,11 @@ type orbitServiceClient struct {
 // QueryFlows calls orb8.v1.OrbitService.QueryFlows.
 func (c *orbitServiceClient) QueryFlows(ctx context.Context, req *connect.Request[v1.QueryFlowsRequest]) (*connect.Response[v1.QueryFlowsResponse], error) {
 	return c.queryFlows.CallUnary(ctx, req)
+}
+
+// QueryDns calls orb8.v1.OrbitService.QueryDns.
+func (c *orbitServiceClient) QueryDns(ctx context.Context, req *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error) {
+	return c.queryDns.CallUnary(ctx, req)
 }
 
 // GetStatus calls orb8.v1.OrbitService.GetStatus.
@@ -116,6 +133,8 @@ func (c *orbitServiceClient) StreamEvents(ctx context.Context, req *connect.Requ
 type OrbitServiceHandler interface {
 	// QueryFlows returns the flows of a time range, one row a flow, newest first.
 	QueryFlows(context.Context, *connect.Request[v1.QueryFlowsRequest]) (*connect.Response[v1.QueryFlowsResponse], error)
+	// QueryDns returns the DNS lookups of a time range, newest first.
+	QueryDns(context.Context, *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error)
 	// GetStatus returns the state of every node that has reported: when it was last seen, what it counted, what it lost.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// StreamEvents sends events and flow records as they arrive. A subscriber that reads too slowly loses events;
@@ -137,6 +156,13 @@ func NewOrbitServiceHandler(svc OrbitServiceHandler, opts ...connect.HandlerOpti
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	orbitServiceQueryDnsHandler := connect.NewUnaryHandler(
+		OrbitServiceQueryDnsProcedure,
+		svc.QueryDns,
+		connect.WithSchema(orbitServiceMethods.ByName("QueryDns")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	orbitServiceGetStatusHandler := connect.NewUnaryHandler(
 		OrbitServiceGetStatusProcedure,
 		svc.GetStatus,
@@ -154,6 +180,8 @@ func NewOrbitServiceHandler(svc OrbitServiceHandler, opts ...connect.HandlerOpti
 		switch r.URL.Path {
 		case OrbitServiceQueryFlowsProcedure:
 			orbitServiceQueryFlowsHandler.ServeHTTP(w, r)
+		case OrbitServiceQueryDnsProcedure:
+			orbitServiceQueryDnsHandler.ServeHTTP(w, r)
 		case OrbitServiceGetStatusProcedure:
 			orbitServiceGetStatusHandler.ServeHTTP(w, r)
 		case OrbitServiceStreamEventsProcedure:
@@ -169,6 +197,10 @@ type UnimplementedOrbitServiceHandler struct{}
 
 func (UnimplementedOrbitServiceHandler) QueryFlows(context.Context, *connect.Request[v1.QueryFlowsRequest]) (*connect.Response[v1.QueryFlowsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.QueryFlows is not implemented"))
+}
+
+func (UnimplementedOrbitServiceHandler) QueryDns(context.Context, *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.QueryDns is not implemented"))
 }
 
 func (UnimplementedOrbitServiceHandler) GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error) {

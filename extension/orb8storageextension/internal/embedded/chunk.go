@@ -48,27 +48,21 @@ type view struct {
 	health []health
 }
 
-// chunk is a run of records in order of arrival.
+// chunk is a run of flow records.
 type chunk struct {
-	dictionary
+	run
 	rows   []row
 	health []health
-	// start is the first and end the last packet of all rows.
-	start, end int64
-	// written is when the last record arrived.
-	written int64
 }
 
 func newChunk() *chunk {
-	return &chunk{dictionary: newDictionary(), rows: make([]row, 0, chunkRows)}
+	return &chunk{run: newRun(), rows: make([]row, 0, chunkRows)}
 }
 
-// size is the memory that the chunk takes.
 func (c *chunk) size() uint64 {
 	return c.bytes + chunkRows*rowBytes + uint64(len(c.health))*healthBytes
 }
 
-// seal drops what only the writer needs.
 func (c *chunk) seal() {
 	c.dictionary.seal()
 	c.health = slices.Clone(c.health)
@@ -84,11 +78,7 @@ func (c *chunk) view() view {
 
 func (c *chunk) append(r *flow.Record, now int64) {
 	start, end := r.Start.UnixNano(), r.End.UnixNano()
-	if len(c.rows) == 0 {
-		c.start, c.end = start, end
-	}
-	c.start, c.end = min(c.start, start), max(c.end, end)
-	c.written = now
+	c.note(start, end, now)
 	c.rows = append(c.rows, row{
 		tuple: tuple{
 			source:          r.Source.Addr.Addr().As16(),

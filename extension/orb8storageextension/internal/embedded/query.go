@@ -12,21 +12,13 @@ import (
 
 // QueryFlows answers a query; see storage.Reader.
 func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storage.FlowResult, error) {
-	select {
-	case s.turns <- struct{}{}:
-		defer func() { <-s.turns }()
-	case <-ctx.Done():
-		return storage.FlowResult{}, ctx.Err()
+	done, err := s.turn(ctx)
+	if err != nil {
+		return storage.FlowResult{}, err
 	}
+	defer done()
 	now := s.settings.Now()
-	horizon := s.horizon(now)
-	since, until := horizon, int64(math.MaxInt64)
-	if !query.Since.IsZero() {
-		since = max(since, nanos(query.Since))
-	}
-	if !query.Until.IsZero() {
-		until = nanos(query.Until)
-	}
+	since, until := s.bounds(now, query.Since, query.Until)
 	result, views := s.note(now, since, until)
 
 	a := newAggregation(since, until)
@@ -40,6 +32,28 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 	a.join()
 	result.Flows, result.Matched = a.answer(&query)
 	return result, nil
+}
+
+// turn waits until another query may run. The caller calls done when it has run.
+func (s *Store) turn(ctx context.Context) (done func(), err error) {
+	select {
+	case s.turns <- struct{}{}:
+		return func() { <-s.turns }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// bounds returns a query's range in nanoseconds since the epoch, cut at the retention.
+func (s *Store) bounds(now, from, to time.Time) (since, until int64) {
+	since, until = s.horizon(now), math.MaxInt64
+	if !from.IsZero() {
+		since = max(since, nanos(from))
+	}
+	if !to.IsZero() {
+		until = nanos(to)
+	}
+	return since, until
 }
 
 // nanos returns t in nanoseconds since the epoch; what int64 cannot hold (before 1678, after 2262) is clamped.
@@ -58,23 +72,29 @@ func nanos(t time.Time) int64 {
 func (s *Store) note(now time.Time, since, until int64) (storage.FlowResult, []view) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	result := storage.FlowResult{Oldest: s.oldest(now), Lost: s.evictions.in(since, until)}
+	result := storage.FlowResult{Oldest: s.oldest(now, s.flows.covered)}
+	result.Lost, result.MissingNodes = s.gaps(now, since, until)
+	result.Lost = result.Lost.Add(s.flows.evictions.in(since, until))
+	chunks := s.flows.in(since, until)
+	views := make([]view, len(chunks))
+	for i, c := range chunks {
+		views[i] = c.view()
+	}
+	return result, views
+}
+
+// gaps returns what the nodes lost in a range, and which of them should have reported and did not.
+func (s *Store) gaps(now time.Time, since, until int64) (lost storage.Loss, missing []string) {
 	end := time.Unix(0, min(until, now.UnixNano()))
 	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
 		n := s.nodes[name]
 		if s.forgotten(n, now) {
 			continue
 		}
-		result.Lost = result.Lost.Add(n.losses.in(since, until))
+		lost = lost.Add(n.losses.in(since, until))
 		if n.missing(end) {
-			result.MissingNodes = append(result.MissingNodes, name)
+			missing = append(missing, name)
 		}
 	}
-	views := make([]view, 0, len(s.chunks))
-	for _, c := range s.chunks {
-		if c.end >= since && c.start < until {
-			views = append(views, c.view())
-		}
-	}
-	return result, views
+	return lost, missing
 }

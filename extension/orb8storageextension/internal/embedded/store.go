@@ -28,32 +28,27 @@ type Settings struct {
 	Now func() time.Time
 }
 
-// Store keeps flow records in memory, in chunks in order of arrival. The oldest chunk goes when its last record
-// arrived longer than the retention ago, or when all chunks together take more than MaxBytes.
+// Store keeps flow records and lookups in memory. The oldest go when they arrived longer than the retention ago, or when
+// all together take more than MaxBytes.
 type Store struct {
 	settings Settings
 	turns    chan struct{}
 
-	mu     sync.RWMutex
-	chunks []*chunk
-	nodes  map[string]*node
-	// evictions are the chunks that went before their retention had passed, evicted their records.
-	evictions losses
-	evicted   uint64
-	records   uint64
-	// bytes is the memory of the chunks.
-	bytes uint64
-	// covered is the instant from which on no record is missing, as far as eviction goes.
-	covered int64
+	mu      sync.RWMutex
+	flows   history[*chunk]
+	lookups history[*lookupChunk]
+	nodes   map[string]*node
 }
 
 // New returns an empty store.
 func New(settings Settings) *Store {
+	now := settings.Now().UnixNano()
 	return &Store{
 		settings: settings,
 		turns:    make(chan struct{}, maxQueries),
+		flows:    newHistory(newChunk, now),
+		lookups:  newHistory(newLookupChunk, now),
 		nodes:    map[string]*node{},
-		covered:  settings.Now().UnixNano(),
 	}
 }
 
@@ -63,57 +58,26 @@ func (s *Store) WriteFlows(records []flow.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range records {
-		head := s.head()
+		head := s.flows.head()
 		before := head.size()
 		head.append(&records[i], now.UnixNano())
-		s.bytes += head.size() - before
+		s.flows.wrote(head.size() - before)
 	}
-	s.records += uint64(len(records))
 	s.expire(now)
 	s.evict()
-}
-
-// head returns the chunk to append to.
-func (s *Store) head() *chunk {
-	if n := len(s.chunks); n > 0 {
-		if !s.chunks[n-1].full() {
-			return s.chunks[n-1]
-		}
-		s.chunks[n-1].seal()
-	}
-	head := newChunk()
-	s.chunks = append(s.chunks, head)
-	s.bytes += head.size()
-	return head
 }
 
 // expire drops what is older than the retention.
 func (s *Store) expire(now time.Time) {
 	before := s.horizon(now)
-	for len(s.chunks) > 0 && s.chunks[0].written < before {
-		s.drop()
-	}
-	s.evictions.expire(before)
+	s.flows.expire(before)
+	s.lookups.expire(before)
 }
 
-// evict drops the oldest chunks until the rest fits, and counts what it drops. The chunk that is being written stays.
+// evict keeps the memory bound. Lookups have a share of it, and flows what the lookups leave.
 func (s *Store) evict() {
-	for len(s.chunks) > 1 && s.bytes > s.settings.MaxBytes {
-		c := s.drop()
-		lost := storage.Loss{EvictedRecords: uint64(len(c.rows))}
-		s.evicted += lost.EvictedRecords
-		s.evictions.add(span{from: c.start, to: c.end, loss: lost})
-		// A node whose clock is ahead must not move the edge beyond what has arrived.
-		s.covered = max(s.covered, min(c.end, c.written))
-	}
-}
-
-func (s *Store) drop() *chunk {
-	c := s.chunks[0]
-	s.chunks = slices.Delete(s.chunks, 0, 1)
-	s.bytes -= c.size()
-	s.records -= uint64(len(c.rows))
-	return c
+	s.lookups.evict(s.settings.MaxBytes / lookupShare)
+	s.flows.evict(s.settings.MaxBytes - min(s.lookups.bytes, s.settings.MaxBytes))
 }
 
 // horizon returns the instant before which everything has expired.
@@ -121,8 +85,9 @@ func (s *Store) horizon(now time.Time) int64 {
 	return now.Add(-s.settings.Retention).UnixNano()
 }
 
-func (s *Store) oldest(now time.Time) time.Time {
-	return time.Unix(0, max(s.horizon(now), s.covered)).UTC()
+// oldest returns the oldest instant that is covered by what has been evicted until covered.
+func (s *Store) oldest(now time.Time, covered int64) time.Time {
+	return time.Unix(0, max(s.horizon(now), covered)).UTC()
 }
 
 // WriteStatus notes a node's status and what the node lost since the one before.
@@ -155,11 +120,11 @@ func (s *Store) Status() storage.Status {
 		Nodes: make([]storage.NodeStatus, 0, len(s.nodes)),
 		Store: storage.StoreStatus{
 			Backend:        "embedded",
-			Records:        s.records,
-			Bytes:          s.bytes,
+			Records:        s.flows.records + s.lookups.records,
+			Bytes:          s.flows.bytes + s.lookups.bytes,
 			MaxBytes:       s.settings.MaxBytes,
-			Oldest:         s.oldest(now),
-			EvictedRecords: s.evicted,
+			Oldest:         s.oldest(now, s.flows.covered),
+			EvictedRecords: s.flows.evicted + s.lookups.evicted,
 		},
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {

@@ -23,37 +23,45 @@ type Feed struct {
 
 // PublishFlows publishes each record as a FLOW event, or an END event when the flow has ended.
 func (f *Feed) PublishFlows(records []flow.Record) {
-	f.publish(len(records), func(i int) (flow.EventKind, *flow.Record) {
+	f.publish(len(records), func(i int) (flow.EventKind, *flow.Record, *flow.Lookup) {
 		if records[i].Ended {
-			return flow.EventEnd, &records[i]
+			return flow.EventEnd, &records[i], nil
 		}
-		return flow.EventFlow, &records[i]
+		return flow.EventFlow, &records[i], nil
 	})
 }
 
 // PublishEvents publishes events.
 func (f *Feed) PublishEvents(events []flow.Event) {
-	f.publish(len(events), func(i int) (flow.EventKind, *flow.Record) {
-		return events[i].Kind, &events[i].Record
+	f.publish(len(events), func(i int) (flow.EventKind, *flow.Record, *flow.Lookup) {
+		return events[i].Kind, &events[i].Record, events[i].Lookup
 	})
 }
 
-func (f *Feed) publish(n int, at func(int) (flow.EventKind, *flow.Record)) {
+// PublishLookups publishes each lookup as a DNS event.
+func (f *Feed) PublishLookups(lookups []flow.Lookup) {
+	f.publish(len(lookups), func(i int) (flow.EventKind, *flow.Record, *flow.Lookup) {
+		question, lookup := lookups[i].Record(), lookups[i]
+		return flow.EventDNS, &question, &lookup
+	})
+}
+
+func (f *Feed) publish(n int, at func(int) (flow.EventKind, *flow.Record, *flow.Lookup)) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if len(f.subscribers) == 0 {
 		return
 	}
 	for i := range n {
-		kind, record := at(i)
+		kind, record, lookup := at(i)
 		// One copy, made for the first subscriber that wants it, serves all: the caller may reuse its slice.
 		var event *flow.Event
 		for s := range f.subscribers {
-			if !s.selects(kind, record) {
+			if !s.selects(kind, record, lookup) {
 				continue
 			}
 			if event == nil {
-				event = &flow.Event{Kind: kind, Record: *record}
+				event = &flow.Event{Kind: kind, Record: *record, Lookup: lookup}
 			}
 			s.offer(event)
 		}
@@ -87,9 +95,11 @@ type subscription struct {
 	dropped atomic.Uint64
 }
 
-func (s *subscription) selects(kind flow.EventKind, r *flow.Record) bool {
+// selects is asked with a lookup for kind DNS alone.
+func (s *subscription) selects(kind flow.EventKind, r *flow.Record, l *flow.Lookup) bool {
 	kinds := s.selection.Kinds
-	return (len(kinds) == 0 || slices.Contains(kinds, kind)) && s.selection.Selection.Match(r)
+	return (len(kinds) == 0 || slices.Contains(kinds, kind)) && s.selection.Selection.Match(r) &&
+		(l == nil || s.selection.Lookups.Match(l))
 }
 
 func (s *subscription) offer(event *flow.Event) {

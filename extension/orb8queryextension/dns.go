@@ -1,0 +1,118 @@
+package orb8queryextension
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+)
+
+func (s *service) QueryDns(ctx context.Context, req *connect.Request[orb8v1.QueryDnsRequest]) (*connect.Response[orb8v1.QueryDnsResponse], error) {
+	query, err := parseLookupQuery(req.Msg, s.maxRows)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
+	defer cancel()
+	result, err := s.store.QueryLookups(ctx, query)
+	if err != nil {
+		return nil, s.failure(ctx, err)
+	}
+	return connect.NewResponse(lookupsResponse(&result)), nil
+}
+
+// parseLookupQuery checks a request. Errors name the field and its value.
+func parseLookupQuery(req *orb8v1.QueryDnsRequest, maxRows int) (storage.LookupQuery, error) {
+	since, until, err := parseRange(req.GetSince(), req.GetUntil())
+	if err != nil {
+		return storage.LookupQuery{}, err
+	}
+	selection, err := parseLookupSelection("allow", req.GetAllow())
+	if err != nil {
+		return storage.LookupQuery{}, err
+	}
+	return storage.LookupQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), maxRows)}, nil
+}
+
+func parseLookupSelection(field string, filters []*orb8v1.DnsFilter) (storage.LookupSelection, error) {
+	values := 0
+	for _, f := range filters {
+		values += 1 + filterValues(f.GetFlow()) + len(f.GetNames()) + len(f.GetTypes()) + len(f.GetRcodes())
+	}
+	if values > maxFilterValues {
+		return nil, fmt.Errorf("%s: %d filters and values are too many; use at most %d", field, values, maxFilterValues)
+	}
+	return parseAll(field, filters, parseLookupFilter)
+}
+
+func parseLookupFilter(f *orb8v1.DnsFilter) (storage.LookupFilter, error) {
+	var out storage.LookupFilter
+	var errs [4]error
+	if f.GetFlow() != nil {
+		var question storage.Filter
+		if question, errs[0] = parseFilter(f.GetFlow()); errs[0] != nil {
+			errs[0] = fmt.Errorf("flow: %w", errs[0])
+		}
+		out.Flows.Allow = []storage.Filter{question}
+	}
+	out.Names, errs[1] = parseAll("names", f.GetNames(), parseNamePattern)
+	out.Types, errs[2] = parseAll("types", f.GetTypes(), parseName)
+	out.RCodes, errs[3] = parseAll("rcodes", f.GetRcodes(), parseName)
+	return out, cmp.Or(errs[:]...)
+}
+
+// parseNamePattern takes a name with its last dot as well: lookups have none.
+func parseNamePattern(s string) (string, error) {
+	if len(s) > 1 {
+		s = strings.TrimSuffix(s, ".")
+	}
+	return parseName(strings.ToLower(s))
+}
+
+func lookupsResponse(result *storage.LookupResult) *orb8v1.QueryDnsResponse {
+	lookups := make([]*orb8v1.DnsLookup, len(result.Lookups))
+	for i := range lookups {
+		lookups[i] = lookupMessage(&result.Lookups[i])
+	}
+	return &orb8v1.QueryDnsResponse{
+		Lookups:      lookups,
+		Lost:         lossMessage(result.Lost),
+		Truncated:    result.Matched > len(lookups),
+		Matched:      uint64(result.Matched),
+		Oldest:       timestamppb.New(result.Oldest),
+		MissingNodes: result.MissingNodes,
+	}
+}
+
+func lookupMessage(l *flow.Lookup) *orb8v1.DnsLookup {
+	answers := make([]*orb8v1.DnsAnswer, len(l.Answers))
+	for i, a := range l.Answers {
+		answers[i] = &orb8v1.DnsAnswer{Name: a.Name, Type: a.Type, TtlSeconds: uint32(a.TTL / time.Second), Data: a.Data}
+	}
+	return &orb8v1.DnsLookup{
+		Time:       timestamppb.New(l.Time),
+		Node:       l.Node,
+		Direction:  orb8v1.Direction(l.Direction),
+		Transport:  l.Transport.String(),
+		Client:     endpointMessage(&l.Client),
+		Server:     endpointMessage(&l.Server),
+		Interface:  l.Interface,
+		Name:       l.Name,
+		Type:       l.Type,
+		Rcode:      l.RCode,
+		Latency:    durationpb.New(l.Latency),
+		Queries:    l.Queries,
+		Answers:    answers,
+		Truncated:  l.Truncated,
+		Incomplete: l.Incomplete,
+	}
+}

@@ -1,0 +1,207 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+)
+
+const (
+	// lookupChunkRows is small because a lookup brings more words than a flow record does.
+	lookupChunkRows = 512
+	// lookupShare is the part of the store's memory that lookups may take: one in so many.
+	lookupShare = 8
+)
+
+// lookupRow is a lookup without pointers, as row is a flow record.
+type lookupRow struct {
+	client, server         [16]byte
+	time, latency          int64
+	queries                uint64
+	node, iface            uint32
+	clientID, serverID     uint32
+	name, kind, rcode      uint32
+	answers                uint32 // one a line
+	clientPort, serverPort uint16
+	direction              flow.Direction
+	transport              flow.Transport
+	truncated, incomplete  bool
+}
+
+const lookupRowBytes = uint64(unsafe.Sizeof(lookupRow{}))
+
+// lookupView is to a lookupChunk what view is to a chunk.
+type lookupView struct {
+	words
+	rows []lookupRow
+}
+
+// lookupChunk is a run of lookups.
+type lookupChunk struct {
+	run
+	rows []lookupRow
+}
+
+func newLookupChunk() *lookupChunk {
+	return &lookupChunk{run: newRun(), rows: make([]lookupRow, 0, lookupChunkRows)}
+}
+
+func (c *lookupChunk) full() bool   { return len(c.rows) == lookupChunkRows }
+func (c *lookupChunk) size() uint64 { return c.bytes + lookupChunkRows*lookupRowBytes }
+
+func (c *lookupChunk) append(l *flow.Lookup, now int64) {
+	at := l.Time.UnixNano()
+	c.note(at, at, now)
+	c.rows = append(c.rows, lookupRow{
+		client:     l.Client.Addr.Addr().As16(),
+		server:     l.Server.Addr.Addr().As16(),
+		time:       at,
+		latency:    int64(l.Latency),
+		queries:    l.Queries,
+		node:       c.stringID(l.Node),
+		iface:      c.stringID(l.Interface),
+		clientID:   c.identityID(l.Client.Identity),
+		serverID:   c.identityID(l.Server.Identity),
+		name:       c.stringID(l.Name),
+		kind:       c.stringID(l.Type),
+		rcode:      c.stringID(l.RCode),
+		answers:    c.stringID(joinAnswers(l.Answers)),
+		clientPort: l.Client.Addr.Port(),
+		serverPort: l.Server.Addr.Port(),
+		direction:  l.Direction,
+		transport:  l.Transport,
+		truncated:  l.Truncated,
+		incomplete: l.Incomplete,
+	})
+}
+
+// lookup decodes a row.
+func (v *lookupView) lookup(i uint32) flow.Lookup {
+	row := &v.rows[i]
+	return flow.Lookup{
+		Time:      time.Unix(0, row.time).UTC(),
+		Node:      v.strings[row.node],
+		Direction: row.direction,
+		Transport: row.transport,
+		Client: flow.Endpoint{
+			Addr:     netip.AddrPortFrom(netip.AddrFrom16(row.client).Unmap(), row.clientPort),
+			Identity: v.identities[row.clientID],
+		},
+		Server: flow.Endpoint{
+			Addr:     netip.AddrPortFrom(netip.AddrFrom16(row.server).Unmap(), row.serverPort),
+			Identity: v.identities[row.serverID],
+		},
+		Interface:  v.strings[row.iface],
+		Name:       v.strings[row.name],
+		Type:       v.strings[row.kind],
+		RCode:      v.strings[row.rcode],
+		Latency:    time.Duration(row.latency),
+		Queries:    row.queries,
+		Answers:    splitAnswers(v.strings[row.answers]),
+		Truncated:  row.truncated,
+		Incomplete: row.incomplete,
+	}
+}
+
+func joinAnswers(answers []flow.Answer) string {
+	var s strings.Builder
+	for i := range answers {
+		s.WriteString(answers[i].String())
+		s.WriteByte('\n')
+	}
+	return s.String()
+}
+
+func splitAnswers(s string) []flow.Answer {
+	var answers []flow.Answer
+	for line := range strings.Lines(s) {
+		// It was written by joinAnswers.
+		answer, _ := flow.ParseAnswer(strings.TrimSuffix(line, "\n"))
+		answers = append(answers, answer)
+	}
+	return answers
+}
+
+// WriteLookups appends lookups.
+func (s *Store) WriteLookups(lookups []flow.Lookup) {
+	now := s.settings.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range lookups {
+		head := s.lookups.head()
+		before := head.size()
+		head.append(&lookups[i], now.UnixNano())
+		s.lookups.wrote(head.size() - before)
+	}
+	s.expire(now)
+	s.evict()
+}
+
+// QueryLookups answers a query; see storage.Reader.
+func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (storage.LookupResult, error) {
+	done, err := s.turn(ctx)
+	if err != nil {
+		return storage.LookupResult{}, err
+	}
+	defer done()
+	now := s.settings.Now()
+	since, until := s.bounds(now, query.Since, query.Until)
+	result, views := s.noteLookups(now, since, until)
+
+	// found is where a matching lookup is.
+	type found struct {
+		time int64
+		view *lookupView
+		row  uint32
+	}
+	var all []found
+	for _, v := range views {
+		if err := ctx.Err(); err != nil {
+			return storage.LookupResult{}, err
+		}
+		for i := range v.rows {
+			if at := v.rows[i].time; at < since || at >= until {
+				continue
+			}
+			if len(query.Selection) > 0 {
+				l := v.lookup(uint32(i))
+				if !query.Selection.Match(&l) {
+					continue
+				}
+			}
+			all = append(all, found{v.rows[i].time, v, uint32(i)})
+		}
+	}
+	result.Matched = len(all)
+	slices.Reverse(all)
+	slices.SortStableFunc(all, func(a, b found) int { return cmp.Compare(b.time, a.time) })
+	if query.Limit > 0 {
+		all = all[:min(query.Limit, len(all))]
+	}
+	result.Lookups = make([]flow.Lookup, len(all))
+	for i, f := range all {
+		result.Lookups[i] = f.view.lookup(f.row)
+	}
+	return result, nil
+}
+
+// noteLookups is to QueryLookups what note is to QueryFlows.
+func (s *Store) noteLookups(now time.Time, since, until int64) (storage.LookupResult, []*lookupView) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	result := storage.LookupResult{Oldest: s.oldest(now, s.lookups.covered)}
+	result.Lost, result.MissingNodes = s.gaps(now, since, until)
+	result.Lost = result.Lost.Add(s.lookups.evictions.in(since, until))
+	var views []*lookupView
+	for _, c := range s.lookups.in(since, until) {
+		views = append(views, &lookupView{words: c.words, rows: c.rows})
+	}
+	return result, views
+}
