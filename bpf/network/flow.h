@@ -19,7 +19,8 @@ struct flow_key {
 	__u16 dport; // as sport; ICMP and ICMPv6: type << 8 | code
 	__u8 transport;
 	__u8 direction;
-	__u8 pad[2]; // always 0: it is part of the hashed key
+	__u8 facing; // tc mode: 1 when the interface faces an endpoint in another namespace, so that what comes in is EGRESS
+	__u8 pad;    // always 0: it is part of the hashed key
 };
 
 // What has been seen of a flow: bits of flow.seen.
@@ -33,23 +34,28 @@ enum seen {
 };
 
 struct flow {
+	// What every packet touches, in one cache line with the end of the key.
 	__u64 bytes; // layer 3, as on the wire: GSO and GRO super-packets unfolded
 	__u64 packets;
-	__u64 first_ns;  // CLOCK_MONOTONIC
-	__u64 last_ns;   // the same, to the kernel's tick where it has a coarse clock for BPF (5.11)
-	__u64 cgroup_id; // of the local endpoint's socket; 0 when there is none
-	__u32 pid;       // of the process that made that socket, in the first pid namespace; 0 when unknown
-	__u32 connections;  // initial SYN segments, retransmitted ones not counted again
-	__u32 client_isn;   // initial sequence numbers of the latest connection
-	__u32 server_isn;
-	__u32 handshake_us; // SYN to SYN-ACK at the client, SYN-ACK to ACK at the server
-	__u32 srtt_us;      // of the sending socket, newest
-	__u32 min_rtt_us;
-	__u32 retransmits;  // of the sending socket since it was made, newest
-	__u32 zero_windows; // segments that announced a window of zero
+	__u32 last_jiffies; // a clock would cost a tenth of all that a packet costs
 	__u8 tcp_flags;     // union
 	__u8 seen;          // enum seen
 	__u8 pad[2];
+	__u32 connections; // initial SYN segments, retransmitted ones not counted again
+	// What every TCP segment that is sent touches.
+	__u32 srtt_us; // of the sending socket, newest
+	__u32 min_rtt_us;
+	__u32 retransmits;  // of the sending socket since it was made, newest
+	__u32 zero_windows; // segments that announced a window of zero
+	// What is written once.
+	__u32 first_jiffies;
+	__u64 first_ns;     // CLOCK_MONOTONIC
+	__u64 last_ns;      // of events; user space sets it in drained flows, from the other three
+	__u64 cgroup_id;    // of the local endpoint's socket; 0 when there is none
+	__u32 client_isn;   // initial sequence numbers of the latest connection
+	__u32 server_isn;
+	__u32 handshake_us; // SYN to SYN-ACK at the client, SYN-ACK to ACK at the server
+	__u32 pid;          // of the process that made that socket, in the first pid namespace; 0 when unknown
 	char comm[16];
 };
 

@@ -4,6 +4,7 @@
 // changes, delays or drops one.
 #include "event.h"
 #include "flow.h"
+#include "kernel.h"
 #include "owner.h"
 #include "parse.h"
 #include "tcp.h"
@@ -51,25 +52,15 @@ static __always_inline void flow_own(struct flow *f, const struct owner *o)
 	__builtin_memcpy(f->comm, o->comm, sizeof(f->comm));
 }
 
-// The kernel's coarse clock costs a quarter of the fine one and is good enough for the last packet of an interval.
-static __always_inline __u64 now_coarse(void)
-{
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_ktime_get_coarse_ns))
-		return bpf_ktime_get_coarse_ns();
-	return bpf_ktime_get_ns();
-}
-
 // A packet of a flow that is in the table.
-static __always_inline void flow_add(struct __sk_buff *skb, __u32 gen, const struct flow_key *key, struct flow *f,
-				     const struct packet *p)
+static __always_inline void flow_add(struct __sk_buff *skb, enum place at, __u32 gen, const struct flow_key *key,
+				     struct flow *f, const struct packet *p)
 {
 	__sync_fetch_and_add(&f->bytes, p->bytes);
 	__sync_fetch_and_add(&f->packets, p->packets);
-	__u64 now = now_coarse();
-	if (now > f->last_ns) // the fine clock, which began the flow, may be ahead
-		f->last_ns = now;
+	f->last_jiffies = bpf_jiffies64();
 	if (key->transport == IPPROTO_TCP) {
-		tcp_count(skb, key, f, p);
+		tcp_count(skb, at, key, f, p);
 		if (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_FIN | TCP_FLAG_RST) || f->seen & SEEN_AWAIT_ACK)
 			tcp_change(gen, key, f, p, bpf_ktime_get_ns());
 	}
@@ -82,19 +73,19 @@ static __always_inline void flow_add(struct __sk_buff *skb, __u32 gen, const str
 
 // The first packet of a flow in this generation: puts the flow into the table, or the packet into the ring buffer, or
 // counts it as lost. f says who the flow belongs to.
-static __always_inline void flow_new(struct __sk_buff *skb, __u32 gen, const struct flow_key *key, struct flow *f,
-				     const struct packet *p)
+static __always_inline void flow_new(struct __sk_buff *skb, enum place at, __u32 gen, const struct flow_key *key,
+				     struct flow *f, const struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
 
 	f->bytes = p->bytes;
 	f->packets = p->packets;
 	f->first_ns = now;
-	f->last_ns = now;
+	f->first_jiffies = f->last_jiffies = bpf_jiffies64();
 	if (is_dns(key))
 		f->seen |= SEEN_DNS;
 	if (key->transport == IPPROTO_TCP)
-		tcp_first(skb, key, f, p);
+		tcp_first(skb, at, key, f, p);
 
 	if (!flow_insert(gen, key, f)) {
 		volatile __u32 *entries = gen ? &entries_1 : &entries_0;
@@ -122,6 +113,15 @@ static __always_inline void flow_new(struct __sk_buff *skb, __u32 gen, const str
 		dns_event(skb, key, f, p);
 }
 
+// The cgroup of the socket that a packet is at.
+static __always_inline __u64 socket_cgroup(struct __sk_buff *skb)
+{
+	if (!can_read_kernel_types())
+		return bpf_skb_cgroup_id(skb);
+	struct sock *sk = ((struct sk_buff *)bpf_cast_to_kern_ctx(skb))->sk;
+	return sk ? sk->sk_cgrp_data.cgroup->kn->id : 0;
+}
+
 // cgroup mode: the packet is at a socket, sent (EGRESS) or received (INGRESS).
 static __always_inline void observe_socket(struct __sk_buff *skb, enum direction dir)
 {
@@ -138,12 +138,12 @@ static __always_inline void observe_socket(struct __sk_buff *skb, enum direction
 		break;
 	}
 	key.direction = dir;
-	key.scope = bpf_skb_cgroup_id(skb);
+	key.scope = socket_cgroup(skb);
 
 	__u32 gen = generation & 1;
 	struct flow *f = flow_lookup(gen, &key);
 	if (f) {
-		flow_add(skb, gen, &key, f, &p);
+		flow_add(skb, AT_SOCKET, gen, &key, f, &p);
 		return;
 	}
 	// Own sockets are looked for on this slow path alone: their flows never get into the table.
@@ -155,7 +155,7 @@ static __always_inline void observe_socket(struct __sk_buff *skb, enum direction
 		flow_own(&fresh, o);
 	}
 	fresh.cgroup_id = key.scope;
-	flow_new(skb, gen, &key, &fresh, &p);
+	flow_new(skb, AT_SOCKET, gen, &key, &fresh, &p);
 }
 
 SEC("cgroup_skb/ingress")
@@ -235,8 +235,9 @@ static __always_inline bool identify(struct __sk_buff *skb, const struct flow_ke
 	return !self;
 }
 
-// tc mode: the packet passes an interface, from (EGRESS) or to (INGRESS) the endpoint on this host.
-static __always_inline void observe_interface(struct __sk_buff *skb, enum direction dir)
+// tc mode: the packet passes an interface, from (EGRESS) or to (INGRESS) the endpoint: the one in the other namespace that
+// the interface faces, or else this host.
+static __always_inline void observe_interface(struct __sk_buff *skb, enum direction dir, bool facing)
 {
 	struct flow_key key = {};
 	struct packet p = {};
@@ -251,30 +252,45 @@ static __always_inline void observe_interface(struct __sk_buff *skb, enum direct
 		break;
 	}
 	key.direction = dir;
+	key.facing = facing;
 	key.scope = skb->ifindex;
 
 	__u32 gen = generation & 1;
 	struct flow *f = flow_lookup(gen, &key);
 	if (f) {
-		flow_add(skb, gen, &key, f, &p);
+		flow_add(skb, AT_INTERFACE, gen, &key, f, &p);
 		return;
 	}
 	struct flow fresh = {};
 	if (identify(skb, &key, &fresh))
-		flow_new(skb, gen, &key, &fresh, &p);
+		flow_new(skb, AT_INTERFACE, gen, &key, &fresh, &p);
 }
 
 // TC_ACT_UNSPEC, which tcx calls TCX_NEXT: leave the verdict to whoever comes next.
 SEC("tc")
 int tc_from_endpoint(struct __sk_buff *skb)
 {
-	observe_interface(skb, EGRESS);
+	observe_interface(skb, EGRESS, true);
 	return -1;
 }
 
 SEC("tc")
 int tc_to_endpoint(struct __sk_buff *skb)
 {
-	observe_interface(skb, INGRESS);
+	observe_interface(skb, INGRESS, true);
+	return -1;
+}
+
+SEC("tc")
+int tc_from_host(struct __sk_buff *skb)
+{
+	observe_interface(skb, EGRESS, false);
+	return -1;
+}
+
+SEC("tc")
+int tc_to_host(struct __sk_buff *skb)
+{
+	observe_interface(skb, INGRESS, false);
 	return -1;
 }

@@ -43,25 +43,27 @@ const (
 )
 
 type NetworkFlow struct {
-	_           structs.HostLayout
-	Bytes       uint64
-	Packets     uint64
-	FirstNs     uint64
-	LastNs      uint64
-	CgroupId    uint64
-	Pid         uint32
-	Connections uint32
-	ClientIsn   uint32
-	ServerIsn   uint32
-	HandshakeUs uint32
-	SrttUs      uint32
-	MinRttUs    uint32
-	Retransmits uint32
-	ZeroWindows uint32
-	TcpFlags    uint8
-	Seen        uint8
-	Pad         [2]uint8
-	Comm        [16]int8
+	_            structs.HostLayout
+	Bytes        uint64
+	Packets      uint64
+	LastJiffies  uint32
+	TcpFlags     uint8
+	Seen         uint8
+	Pad          [2]uint8
+	Connections  uint32
+	SrttUs       uint32
+	MinRttUs     uint32
+	Retransmits  uint32
+	ZeroWindows  uint32
+	FirstJiffies uint32
+	FirstNs      uint64
+	LastNs       uint64
+	CgroupId     uint64
+	ClientIsn    uint32
+	ServerIsn    uint32
+	HandshakeUs  uint32
+	Pid          uint32
+	Comm         [16]int8
 }
 
 type NetworkFlowKey struct {
@@ -73,7 +75,8 @@ type NetworkFlowKey struct {
 	Dport     uint16
 	Transport uint8
 	Direction uint8
-	Pad       [2]uint8
+	Facing    uint8
+	Pad       uint8
 }
 
 type NetworkFragmentKey struct {
@@ -137,7 +140,9 @@ const (
 	NetworkProgCgroupEgress   = "cgroup_egress"
 	NetworkProgCgroupIngress  = "cgroup_ingress"
 	NetworkProgTcFromEndpoint = "tc_from_endpoint"
+	NetworkProgTcFromHost     = "tc_from_host"
 	NetworkProgTcToEndpoint   = "tc_to_endpoint"
+	NetworkProgTcToHost       = "tc_to_host"
 	NetworkVarDnsEventType    = "dns_event_type"
 	NetworkVarDnsPorts        = "dns_ports"
 	NetworkVarEntries0        = "entries_0"
@@ -201,7 +206,9 @@ type NetworkProgramSpecs struct {
 	CgroupEgress   *ebpf.ProgramSpec `ebpf:"cgroup_egress"`
 	CgroupIngress  *ebpf.ProgramSpec `ebpf:"cgroup_ingress"`
 	TcFromEndpoint *ebpf.ProgramSpec `ebpf:"tc_from_endpoint"`
+	TcFromHost     *ebpf.ProgramSpec `ebpf:"tc_from_host"`
 	TcToEndpoint   *ebpf.ProgramSpec `ebpf:"tc_to_endpoint"`
+	TcToHost       *ebpf.ProgramSpec `ebpf:"tc_to_host"`
 }
 
 // NetworkMapSpecs contains maps before they are loaded into the kernel.
@@ -309,7 +316,9 @@ type NetworkPrograms struct {
 	CgroupEgress   *ebpf.Program `ebpf:"cgroup_egress"`
 	CgroupIngress  *ebpf.Program `ebpf:"cgroup_ingress"`
 	TcFromEndpoint *ebpf.Program `ebpf:"tc_from_endpoint"`
+	TcFromHost     *ebpf.Program `ebpf:"tc_from_host"`
 	TcToEndpoint   *ebpf.Program `ebpf:"tc_to_endpoint"`
+	TcToHost       *ebpf.Program `ebpf:"tc_to_host"`
 }
 
 func (p *NetworkPrograms) Close() error {
@@ -317,7 +326,9 @@ func (p *NetworkPrograms) Close() error {
 		p.CgroupEgress,
 		p.CgroupIngress,
 		p.TcFromEndpoint,
+		p.TcFromHost,
 		p.TcToEndpoint,
+		p.TcToHost,
 	)
 }
 

@@ -1,6 +1,7 @@
 //go:build ignore
 
 // Marks every socket with the process that made it: new ones as they are made, the others once by an iterator.
+#include "kernel.h"
 #include "owner.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -8,24 +9,8 @@ char LICENSE[] SEC("license") = "GPL";
 #define AF_INET 2
 #define AF_INET6 10
 
-// The parts of the kernel's types that are read here; the loader relocates them against the running kernel's BTF.
+// Further parts of the kernel's types.
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct kernfs_node {
-	__u64 id;
-};
-struct cgroup {
-	struct kernfs_node *kn;
-};
-struct sock_cgroup_data {
-	struct cgroup *cgroup;
-};
-struct sock_common {
-	unsigned short skc_family;
-};
-struct sock {
-	struct sock_common __sk_common;
-	struct sock_cgroup_data sk_cgrp_data;
-};
 struct socket {
 	struct sock *sk;
 };

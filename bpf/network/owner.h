@@ -35,5 +35,14 @@ static __always_inline struct owner *owner_of(struct bpf_sock *sk)
 		return o;
 	// A TCP socket below an MPTCP socket (helper: Linux 5.19): the latter is the one that a process made.
 	struct mptcp_sock *m = bpf_skc_to_mptcp_sock(sk);
-	return m ? bpf_sk_storage_get(&owners, m, NULL, 0) : NULL;
+	if (!m)
+		return NULL;
+	o = bpf_sk_storage_get(&owners, m, NULL, 0);
+	if (!o)
+		return NULL;
+	// Connections that fall back to TCP are clones of a listener below: they shall inherit.
+	struct owner *copy = bpf_sk_storage_get(&owners, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (copy)
+		*copy = *o;
+	return o;
 }

@@ -8,7 +8,10 @@
 
 #include "event.h"
 #include "flow.h"
+#include "kernel.h"
 #include "parse.h"
+
+#define SOCK_STREAM 1
 
 static __always_inline struct flow_key flow_reverse(const struct flow_key *key)
 {
@@ -21,26 +24,44 @@ static __always_inline struct flow_key flow_reverse(const struct flow_key *key)
 	return r;
 }
 
-// Every segment: round-trip times and retransmits as the sending socket has them, which a retransmitted segment already
-// counts itself in.
-static __always_inline void tcp_count(struct __sk_buff *skb, const struct flow_key *key, struct flow *f,
+// Round-trip times and retransmits as the sending socket has them; a retransmitted segment counts itself already.
+static __always_inline void tcp_health(struct __sk_buff *skb, enum place at, struct flow *f)
+{
+	struct bpf_tcp_sock *tcp;
+	struct bpf_sock *bpf_sk;
+
+	// At a socket the packet's is always a full one; at an interface it may be a request's or in TIME_WAIT.
+	if (at == AT_SOCKET && can_read_kernel_types()) {
+		struct sock *sk = ((struct sk_buff *)bpf_cast_to_kern_ctx(skb))->sk;
+		if (!sk || sk->sk_type != SOCK_STREAM || sk->sk_protocol != IPPROTO_TCP)
+			return;
+		struct tcp_sock *tp = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+		f->srtt_us = tp->srtt_us >> 3; // the kernel keeps eight times of it
+		f->min_rtt_us = tp->rtt_min.s[0].v;
+		f->retransmits = tp->total_retrans;
+		return;
+	}
+	bpf_sk = skb->sk;
+	if (!bpf_sk)
+		return;
+	tcp = bpf_tcp_sock(bpf_sk);
+	if (!tcp)
+		return;
+	f->srtt_us = tcp->srtt_us >> 3;
+	f->min_rtt_us = tcp->rtt_min;
+	f->retransmits = tcp->total_retrans;
+}
+
+// Every segment.
+static __always_inline void tcp_count(struct __sk_buff *skb, enum place at, const struct flow_key *key, struct flow *f,
 				      const struct packet *p)
 {
 	if ((f->tcp_flags | p->tcp_flags) != f->tcp_flags)
 		f->tcp_flags |= p->tcp_flags;
 	if (!p->window && !(p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_RST)))
 		__sync_fetch_and_add(&f->zero_windows, 1);
-	if (key->direction != EGRESS)
-		return;
-	struct bpf_sock *sk = skb->sk;
-	if (!sk)
-		return;
-	struct bpf_tcp_sock *tp = bpf_tcp_sock(sk);
-	if (!tp)
-		return;
-	f->srtt_us = tp->srtt_us >> 3; // the kernel keeps eight times of it
-	f->min_rtt_us = tp->rtt_min;
-	f->retransmits = tp->total_retrans;
+	if (key->direction == EGRESS)
+		tcp_health(skb, at, f);
 }
 
 static __always_inline void tcp_syn(struct flow *f, const struct packet *p)
@@ -53,10 +74,10 @@ static __always_inline void tcp_syn(struct flow *f, const struct packet *p)
 }
 
 // The first segment of a flow in this generation, before it is in the table.
-static __always_inline void tcp_first(struct __sk_buff *skb, const struct flow_key *key, struct flow *f,
+static __always_inline void tcp_first(struct __sk_buff *skb, enum place at, const struct flow_key *key, struct flow *f,
 				      const struct packet *p)
 {
-	tcp_count(skb, key, f, p);
+	tcp_count(skb, at, key, f, p);
 	if (is_initial_syn(p))
 		tcp_syn(f, p);
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/bpf/network"
 )
@@ -57,6 +58,7 @@ type Engine struct {
 	grace *gracePeriod
 
 	generation uint32
+	jiffy      uint64 // nanoseconds
 	table      drainer[network.NetworkFlowKey, network.NetworkFlow]
 	losses     []network.NetworkLoss
 }
@@ -80,6 +82,10 @@ func New(opts Options) (*Engine, error) {
 }
 
 func (e *Engine) load(opts Options) error {
+	var err error
+	if e.jiffy, err = jiffy(); err != nil {
+		return err
+	}
 	spec, err := network.LoadNetwork()
 	if err != nil {
 		return fmt.Errorf("cannot read the flow engine's programs: %w", err)
@@ -125,6 +131,15 @@ func (e *Engine) load(opts Options) error {
 		return fmt.Errorf("cannot read the ring buffer: %w", err)
 	}
 	return nil
+}
+
+// jiffy returns the length of the kernel's tick in nanoseconds: the resolution of its coarse clock is just that.
+func jiffy() (uint64, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &ts); err != nil {
+		return 0, fmt.Errorf("cannot learn the length of the kernel's tick: %w", err)
+	}
+	return uint64(ts.Nano()), nil
 }
 
 // OwnersError tells why sockets have no owners: then no flow has a process name, and this process's own traffic is
@@ -176,7 +191,10 @@ func (e *Engine) Drain(yield func(*network.NetworkFlowKey, *network.NetworkFlow)
 	if e.generation == 1 {
 		old, entries = e.objs.Flows0, e.objs.Entries0
 	}
-	n, err := e.table.drain(old, yield)
+	n, err := e.table.drain(old, func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
+		f.LastNs = f.FirstNs + uint64(f.LastJiffies-f.FirstJiffies)*e.jiffy
+		yield(k, f)
+	})
 	if err != nil {
 		return n, err
 	}
