@@ -172,7 +172,7 @@ func (r *networkReceiver) interfaceName() func(uint32) string {
 	if r.devices == nil {
 		return nil
 	}
-	return r.devices.Name
+	return func(index uint32) string { return r.devices.Devices().Get(index).Name }
 }
 
 // shutdown takes the programs off, reports what they had counted until then, and unloads them.

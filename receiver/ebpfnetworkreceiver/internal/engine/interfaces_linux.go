@@ -3,8 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,53 +12,45 @@ import (
 	"github.com/orb8/orb8/bpf/network"
 )
 
-// resubscribeDelay is how long Interfaces waits before it asks for link updates again after the kernel cut it off.
-const resubscribeDelay = time.Second
-
 // Interfaces keeps the tc programs attached to every interface that is wanted, as interfaces come and go.
 type Interfaces struct {
 	engine *Engine
 	hook   tcHook
 	wanted func(name string) bool
-	// failed is told once for every interface that could not be attached to, and of lost link updates.
+	// failed is told once for every interface that could not be attached to, and of lost updates.
 	failed func(error)
+	// receiveBuffer is the size of the netlink sockets' receive buffers in bytes.
+	receiveBuffer int
 
 	done chan struct{}
 	wg   sync.WaitGroup
 
-	mu       sync.Mutex
-	attached map[int]watched
-	// names outlive their interfaces, for the flows that are drained after them.
-	names map[uint32]string
+	mu    sync.Mutex
+	known inventory
+	// devices is what is known as Devices hands it out; nil when it has to be made anew.
+	devices *Devices
 }
 
-type attachment interface{ Close() error }
-
-type watched struct {
-	attachment
-	peerNetns int
-}
-
-// maxStaleNames bounds the names kept of interfaces that are gone.
-const maxStaleNames = 4096
+// receiveBuffer holds the updates of some thousand interfaces that come at once.
+const receiveBuffer = 8 << 20
 
 // WatchInterfaces attaches to every interface of the current network namespace whose name is wanted, and follows those
 // that appear later until Close. hook is tcx, clsact, or empty for tcx where the kernel has it (6.6) and clsact where not.
 func (e *Engine) WatchInterfaces(hook string, wanted func(name string) bool, failed func(error)) (*Interfaces, error) {
+	return e.watchInterfaces(hook, wanted, failed, receiveBuffer)
+}
+
+func (e *Engine) watchInterfaces(hook string, wanted func(name string) bool, failed func(error), buffer int) (*Interfaces, error) {
 	h, err := newTCHook(hook)
 	if err != nil {
 		return nil, err
 	}
 	w := &Interfaces{
-		engine: e, hook: h, wanted: wanted, failed: failed,
-		done: make(chan struct{}), attached: map[int]watched{}, names: map[uint32]string{},
+		engine: e, hook: h, wanted: wanted, failed: failed, receiveBuffer: buffer,
+		done: make(chan struct{}), known: newInventory(),
 	}
-	// Subscribed before the list is read, so that nothing falls between the two.
-	updates, err := w.subscribe()
+	updates, err := w.begin()
 	if err != nil {
-		return nil, err
-	}
-	if err := w.list(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	w.wg.Add(1)
@@ -73,9 +65,8 @@ func (w *Interfaces) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var errs []error
-	for index, a := range w.attached {
-		errs = append(errs, a.Close())
-		delete(w.attached, index)
+	for index, i := range w.known.interfaces {
+		errs = append(errs, w.detach(index, i))
 	}
 	return errors.Join(errs...)
 }
@@ -84,76 +75,79 @@ func (w *Interfaces) Close() error {
 func (w *Interfaces) Len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.attached)
+	n := 0
+	for _, i := range w.known.interfaces {
+		if i.attached != nil {
+			n++
+		}
+	}
+	return n
 }
 
-// Name returns the name of an interface that is or was attached to.
-func (w *Interfaces) Name(index uint32) string {
+// Devices returns what is known now.
+func (w *Interfaces) Devices() *Devices {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.names[index]
-}
-
-func (w *Interfaces) subscribe() (chan netlink.LinkUpdate, error) {
-	updates := make(chan netlink.LinkUpdate, 256)
-	err := netlink.LinkSubscribeWithOptions(updates, w.done, netlink.LinkSubscribeOptions{
-		ErrorCallback: func(err error) {
-			select {
-			case <-w.done: // closing the socket is an error to its reader
-			default:
-				w.failed(fmt.Errorf("link updates were cut off, asking anew: %w", err))
-			}
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("cannot follow network interfaces: %w", err)
+	if w.devices == nil {
+		w.devices = w.known.devices()
 	}
-	return updates, nil
+	return w.devices
 }
 
-func (w *Interfaces) follow(updates chan netlink.LinkUpdate) {
-	defer w.wg.Done()
-	for {
-		for u := range updates {
-			if u.Header.Type == unix.RTM_DELLINK {
-				w.remove(u.Attrs().Index)
-			} else {
-				w.add(u.Link)
-			}
+// forgetAfter is how many calls to Forget an interface that is gone stays known for: its last packets are in the flow
+// table until the first, and may be on their way through the ring buffer until the second.
+const forgetAfter = 2
+
+// Forget is to be called after each drain: it lets go of what is known of interfaces that were gone before it.
+func (w *Interfaces) Forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for index, i := range w.known.interfaces {
+		if i.gone == 0 {
+			continue
 		}
-		// The channel is closed when the kernel's buffer overran, or at Close.
-		for updates = nil; updates == nil; {
-			select {
-			case <-w.done:
-				return
-			case <-time.After(resubscribeDelay):
-			}
-			var err error
-			if updates, err = w.subscribe(); err != nil {
-				w.failed(err)
-			}
-		}
-		if err := w.list(); err != nil {
-			w.failed(err)
+		if i.gone++; i.gone > forgetAfter {
+			delete(w.known.interfaces, index)
+			w.devices = nil
 		}
 	}
 }
 
-// list attaches to what is there and lets go of what is not.
+// list takes stock: it attaches to what is there and lets go of what is not.
 func (w *Interfaces) list() error {
 	links, err := netlink.LinkList()
-	if err != nil {
+	// A list that changes while it is read may lack what changed, and that comes as an update.
+	complete := err == nil
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("cannot list network interfaces: %w", err)
 	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("cannot list network addresses: %w", err)
+	}
+	w.mu.Lock()
+	if complete && err == nil {
+		clear(w.known.addresses)
+	}
+	for _, a := range addrs {
+		if prefix, ok := prefixOf(a.IPNet.IP, a.IPNet.Mask); ok {
+			w.known.address(a.LinkIndex, prefix, true)
+		}
+	}
+	w.mu.Unlock()
+
 	present := make(map[int]bool, len(links))
 	for _, l := range links {
 		present[l.Attrs().Index] = true
-		w.add(l)
+		w.update(l)
+	}
+	if !complete {
+		return nil
 	}
 	w.mu.Lock()
 	var gone []int
-	for index := range w.attached {
-		if !present[index] {
+	for index, i := range w.known.interfaces {
+		if !present[index] && i.gone == 0 {
 			gone = append(gone, index)
 		}
 	}
@@ -164,70 +158,104 @@ func (w *Interfaces) list() error {
 	return nil
 }
 
-func (w *Interfaces) add(l netlink.Link) {
-	attrs := l.Attrs()
+// update takes what netlink tells of an interface, and attaches to it if it is wanted.
+func (w *Interfaces) update(l netlink.Link) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.wanted(attrs.Name) {
-		return
-	}
-	if old, ok := w.attached[attrs.Index]; ok {
-		if old.peerNetns == attrs.NetNsID {
-			return
-		}
-		// The other end has moved into a pod: from now on its packets have another direction.
-		delete(w.attached, attrs.Index)
-		if err := old.Close(); err != nil {
-			w.failed(fmt.Errorf("cannot attach anew to interface %s: %w", attrs.Name, err))
-		}
-	}
-	if err := w.attach(attrs); err != nil {
-		// An interface that is already gone again is none of ours.
-		if !errors.Is(err, unix.ENODEV) {
-			w.failed(fmt.Errorf("cannot attach to interface %s: %w", attrs.Name, err))
+	w.devices = nil
+	index := l.Attrs().Index
+	i := w.known.set(l)
+	if !w.wanted(i.name) {
+		if err := w.detach(index, i); err != nil {
+			w.failed(fmt.Errorf("cannot let go of interface %s: %w", i.name, err))
 		}
 		return
 	}
-	if len(w.names) > maxStaleNames+len(w.attached) {
-		for index := range w.names {
-			if _, ok := w.attached[int(index)]; !ok {
-				delete(w.names, index)
-			}
-		}
-	}
-	w.names[uint32(attrs.Index)] = attrs.Name
+	w.attach(index, i)
 }
 
-// attach puts the programs on one interface. On a veth whose other end is in another namespace, what comes in was sent
-// by the endpoint behind it, a pod; on any other interface the endpoint is this host, and what comes in is for it.
-func (w *Interfaces) attach(attrs *netlink.LinkAttrs) error {
-	in, out := w.engine.objs.TcToEndpoint, w.engine.objs.TcFromEndpoint
-	if attrs.NetNsID >= 0 {
-		in, out = out, in
+// readdress takes what netlink tells of an address.
+func (w *Interfaces) readdress(u netlink.AddrUpdate) {
+	prefix, ok := prefixOf(u.LinkAddress.IP, u.LinkAddress.Mask)
+	if !ok {
+		return
 	}
-	dev := network.NetworkInterface{PeerNetns: int32(attrs.NetNsID)}
-	if err := w.engine.objs.Interfaces.Put(uint32(attrs.Index), &dev); err != nil {
-		return err
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.devices = nil
+	w.known.address(u.LinkIndex, prefix, u.NewAddr)
+	if i := w.known.interfaces[u.LinkIndex]; i != nil && i.attached != nil {
+		w.attach(u.LinkIndex, i)
 	}
-	a, err := w.hook.attach(attrs.Index, in, out)
-	if err != nil {
-		return errors.Join(err, w.engine.objs.Interfaces.Delete(uint32(attrs.Index)))
+}
+
+func prefixOf(ip []byte, mask []byte) (netip.Prefix, bool) {
+	addr, ok := netip.AddrFromSlice(ip)
+	ones := 0
+	for _, b := range mask {
+		for ; b&0x80 != 0; b <<= 1 {
+			ones++
+		}
 	}
-	w.attached[attrs.Index] = watched{a, attrs.NetNsID}
-	return nil
+	return netip.PrefixFrom(addr.Unmap(), ones), ok
+}
+
+// attach puts on an interface the programs that it is to have, or exchanges them when it has come to face an endpoint, or
+// ceased to: a pair's far end is often moved into the pod when it has been there for a while.
+func (w *Interfaces) attach(index int, i *iface) {
+	facing := w.known.facesEndpoint(index)
+	dev := network.NetworkInterface{PeerNetns: -1}
+	in, out := w.engine.objs.TcToHost, w.engine.objs.TcFromHost
+	if facing {
+		dev.PeerNetns = int32(i.peerNetns)
+		in, out = w.engine.objs.TcFromEndpoint, w.engine.objs.TcToEndpoint
+	}
+	if i.attached != nil && i.facing == facing {
+		return
+	}
+	err := w.engine.objs.Interfaces.Put(uint32(index), &dev)
+	switch {
+	case err != nil:
+	case i.attached != nil:
+		err = i.attached.swap(in, out)
+	default:
+		i.attached, err = w.hook.attach(index, in, out)
+	}
+	i.facing = facing
+	// An interface that is already gone again is none of ours.
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		w.failed(fmt.Errorf("cannot attach to interface %s: %w", i.name, err))
+	}
+}
+
+// detach lets go of an interface; the kernel has taken the programs off one that is gone.
+func (w *Interfaces) detach(index int, i *iface) error {
+	if i.attached == nil {
+		return nil
+	}
+	err := errors.Join(i.attached.Close(), w.engine.objs.Interfaces.Delete(uint32(index)))
+	i.attached = nil
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
 }
 
 func (w *Interfaces) remove(index int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	a, ok := w.attached[index]
-	if !ok {
+	i := w.known.interfaces[index]
+	if i == nil || i.gone > 0 {
 		return
 	}
-	delete(w.attached, index)
-	// The kernel took the programs off with the interface; this lets go of the link objects.
-	err := errors.Join(a.Close(), w.engine.objs.Interfaces.Delete(uint32(index)))
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		w.failed(fmt.Errorf("cannot let go of interface %s: %w", w.names[uint32(index)], err))
+	w.devices = nil
+	delete(w.known.addresses, index)
+	if i.attached == nil {
+		delete(w.known.interfaces, index)
+		return
+	}
+	i.gone = 1
+	if err := w.detach(index, i); err != nil {
+		w.failed(fmt.Errorf("cannot let go of interface %s: %w", i.name, err))
 	}
 }

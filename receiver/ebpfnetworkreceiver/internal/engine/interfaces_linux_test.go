@@ -85,7 +85,7 @@ func TestInterfacesAreFollowed(t *testing.T) {
 			index := uint32(link.Attrs().Index)
 			require.NoError(t, netlink.LinkDel(link))
 			require.Eventually(t, func() bool { return w.Len() == 1 }, 5*time.Second, time.Millisecond)
-			assert.Equal(t, "veth1", w.Name(index), "flows may still be drained")
+			assert.Equal(t, "veth1", w.Devices().Get(index).Name, "flows may still be drained")
 			assert.ErrorIs(t, e.objs.Interfaces.Lookup(index, &network.NetworkInterface{}), ebpf.ErrKeyNotExist)
 
 			require.NoError(t, w.Close())
@@ -155,10 +155,10 @@ func TestClsactLeavesOthersAlone(t *testing.T) {
 	}}))
 	require.NoError(t, netlink.FilterAdd(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL},
-		Fd:          e.objs.TcToEndpoint.FD(), Name: "cilium", DirectAction: true,
+		Fd:          e.objs.TcToHost.FD(), Name: "cilium", DirectAction: true,
 	}))
 
-	a, err := clsactHook{}.attach(index, e.objs.TcToEndpoint, e.objs.TcFromEndpoint)
+	a, err := clsactHook{}.attach(index, e.objs.TcToHost, e.objs.TcFromHost)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []string{"cilium", "orb8", "orb8"}, clsactFiltersOf(t, "veth0"))
 	require.NoError(t, a.Close())
@@ -174,10 +174,10 @@ func TestClsactReplacesWhatAKilledProcessLeft(t *testing.T) {
 	addVeth(t, "veth0", "other0", nil)
 	link, err := netlink.LinkByName("veth0")
 	require.NoError(t, err)
-	_, err = clsactHook{}.attach(link.Attrs().Index, e.objs.TcToEndpoint, e.objs.TcFromEndpoint)
+	_, err = clsactHook{}.attach(link.Attrs().Index, e.objs.TcToHost, e.objs.TcFromHost)
 	require.NoError(t, err)
 
-	a, err := clsactHook{}.attach(link.Attrs().Index, e.objs.TcToEndpoint, e.objs.TcFromEndpoint)
+	a, err := clsactHook{}.attach(link.Attrs().Index, e.objs.TcToHost, e.objs.TcFromHost)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"orb8", "orb8"}, clsactFiltersOf(t, "veth0"), "counted twice")
 	require.NoError(t, a.Close())

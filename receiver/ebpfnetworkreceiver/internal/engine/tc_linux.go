@@ -11,10 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcHook attaches a pair of programs to an interface's ingress and egress, before or after other people's, never
-// instead of them.
+// tcHook attaches a pair of programs to an interface's ingress and egress, never instead of other people's. They come first
+// on both sides: whoever comes after a program that accepts a packet for good (TC_ACT_OK, as Cilium's do) never sees it. So
+// what goes out is counted even if another program then drops it or sends it elsewhere.
 type tcHook interface {
 	attach(ifindex int, ingress, egress *ebpf.Program) (attachment, error)
+}
+
+// attachment is a pair of attached programs.
+type attachment interface {
+	// swap exchanges the programs; no packet passes without.
+	swap(ingress, egress *ebpf.Program) error
+	Close() error
 }
 
 // HookTCX and HookClsact are the two ways to a tc program.
@@ -49,15 +57,23 @@ type tcxHook struct{}
 type tcxLinks [2]link.Link
 
 func (tcxHook) attach(ifindex int, ingress, egress *ebpf.Program) (attachment, error) {
-	in, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: ingress, Attach: ebpf.AttachTCXIngress})
+	in, err := link.AttachTCX(link.TCXOptions{
+		Interface: ifindex, Program: ingress, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
+	})
 	if err != nil {
 		return nil, err
 	}
-	out, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: egress, Attach: ebpf.AttachTCXEgress})
+	out, err := link.AttachTCX(link.TCXOptions{
+		Interface: ifindex, Program: egress, Attach: ebpf.AttachTCXEgress, Anchor: link.Head(),
+	})
 	if err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
 	return tcxLinks{in, out}, nil
+}
+
+func (l tcxLinks) swap(ingress, egress *ebpf.Program) error {
+	return errors.Join(l[0].Update(ingress), l[1].Update(egress))
 }
 
 func (l tcxLinks) Close() error { return errors.Join(l[0].Close(), l[1].Close()) }
@@ -65,22 +81,23 @@ func (l tcxLinks) Close() error { return errors.Join(l[0].Close(), l[1].Close())
 type clsactHook struct{}
 
 // The name and the handle are how a restarted collector finds, and replaces, what a killed one left behind: unlike a
-// link, a filter outlives its process.
+// link, a filter outlives its process. Of filters with the same priority the newest comes first.
 const (
 	clsactFilterName = "orb8"
 	clsactHandle     = 0x0b8
-	clsactPriority   = 0x0b8
+	clsactPriority   = 1
 )
 
 type clsactFilters struct {
 	qdisc *netlink.GenericQdisc
 	// ours says that the qdisc was added by orb8, now or before it was killed.
-	ours    bool
-	filters []*netlink.BpfFilter
+	ours bool
+	// filters by their parent: ingress or egress.
+	filters map[uint32]*netlink.BpfFilter
 }
 
 func (clsactHook) attach(ifindex int, ingress, egress *ebpf.Program) (attachment, error) {
-	a := &clsactFilters{qdisc: &netlink.GenericQdisc{
+	a := &clsactFilters{filters: map[uint32]*netlink.BpfFilter{}, qdisc: &netlink.GenericQdisc{
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: ifindex, Parent: netlink.HANDLE_CLSACT, Handle: netlink.MakeHandle(0xffff, 0)},
 		QdiscType:  "clsact",
 	}}
@@ -96,24 +113,25 @@ func (clsactHook) attach(ifindex int, ingress, egress *ebpf.Program) (attachment
 	default:
 		return nil, fmt.Errorf("cannot add the clsact qdisc: %w", err)
 	}
-	for _, f := range []struct {
-		parent uint32
-		prog   *ebpf.Program
-	}{
-		{netlink.HANDLE_MIN_INGRESS, ingress},
-		{netlink.HANDLE_MIN_EGRESS, egress},
-	} {
-		filter := &netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: ifindex, Parent: f.parent, Handle: clsactHandle,
-				Priority: clsactPriority, Protocol: unix.ETH_P_ALL},
-			Fd: f.prog.FD(), Name: clsactFilterName, DirectAction: true,
-		}
-		if err := netlink.FilterReplace(filter); err != nil {
-			return nil, errors.Join(fmt.Errorf("cannot add a tc filter: %w", err), a.Close())
-		}
-		a.filters = append(a.filters, filter)
+	if err := a.swap(ingress, egress); err != nil {
+		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
+}
+
+func (a *clsactFilters) swap(ingress, egress *ebpf.Program) error {
+	for parent, prog := range map[uint32]*ebpf.Program{netlink.HANDLE_MIN_INGRESS: ingress, netlink.HANDLE_MIN_EGRESS: egress} {
+		filter := &netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: a.qdisc.LinkIndex, Parent: parent, Handle: clsactHandle,
+				Priority: clsactPriority, Protocol: unix.ETH_P_ALL},
+			Fd: prog.FD(), Name: clsactFilterName, DirectAction: true,
+		}
+		if err := netlink.FilterReplace(filter); err != nil {
+			return fmt.Errorf("cannot add a tc filter: %w", err)
+		}
+		a.filters[parent] = filter
+	}
+	return nil
 }
 
 // Close removes the filters, and the qdisc when it is ours and nobody else has come to use it.
