@@ -92,6 +92,16 @@ const (
 	AttrDropPackets = "orb8.drop.packets"
 )
 
+// Attributes of connection spans: those of flow records that say the same, and what each side sent.
+const (
+	AttrServiceName     = "service.name"
+	AttrErrorType       = "error.type"
+	AttrSentBytes       = "orb8.connection.sent.bytes"
+	AttrSentPackets     = "orb8.connection.sent.packets"
+	AttrReceivedBytes   = "orb8.connection.received.bytes"
+	AttrReceivedPackets = "orb8.connection.received.packets"
+)
+
 // Attributes of status records.
 const (
 	AttrAgentVersion          = "orb8.agent.version"

@@ -16,10 +16,11 @@ func NewFactory() receiver.Factory {
 	f := &factory{receivers: map[component.Config]*sharedReceiver{}}
 	return receiver.NewFactory(metadata.Type, createDefaultConfig,
 		receiver.WithLogs(f.createLogs, metadata.LogsStability),
-		receiver.WithMetrics(f.createMetrics, metadata.MetricsStability))
+		receiver.WithMetrics(f.createMetrics, metadata.MetricsStability),
+		receiver.WithTraces(f.createTraces, metadata.TracesStability))
 }
 
-// factory gives the logs and the metrics pipelines of one configuration the same receiver, so that the programs are
+// factory gives the logs, the metrics and the traces pipelines of one configuration the same receiver, so that the programs are
 // loaded, and every packet counted, once.
 type factory struct {
 	mu        sync.Mutex
@@ -41,6 +42,15 @@ func (f *factory) createMetrics(_ context.Context, set receiver.Settings, cfg co
 		return nil, err
 	}
 	r.receiver.metrics = next
+	return r, nil
+}
+
+func (f *factory) createTraces(_ context.Context, set receiver.Settings, cfg component.Config, next consumer.Traces) (receiver.Traces, error) {
+	r, err := f.shared(set, cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.receiver.traces = next
 	return r, nil
 }
 

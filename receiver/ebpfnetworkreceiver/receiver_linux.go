@@ -34,6 +34,7 @@ type networkReceiver struct {
 	set     receiver.Settings
 	logs    consumer.Logs
 	metrics consumer.Metrics
+	traces  consumer.Traces
 
 	obs     *receiverhelper.ObsReport
 	mb      *metadata.MetricsBuilder
@@ -53,6 +54,7 @@ type networkReceiver struct {
 	// Of the goroutine of run alone.
 	tracker    *tracker
 	drops      *dropCounter
+	spans      *spans // nil where there is no traces pipeline
 	flows      *batch
 	kernelLoss engine.Loss // as of the last interval's end
 	lostBefore uint64      // packets, kernel and user space
@@ -148,6 +150,9 @@ func (r *networkReceiver) open() error {
 		return err
 	}
 	r.drops = newDropCounter(r.openDrops(), r.started)
+	if r.traces != nil {
+		r.spans = newSpans(r.cfg)
+	}
 	r.tracker = newTracker(r.cfg, recorder{interfaceName: r.interfaceName()}, r.emitFlow)
 	r.set.Logger.Info("Watching packets", zap.String("attach_mode", r.mode), zap.Uint32("attach_points", r.attachPoints()))
 	return nil
@@ -314,6 +319,7 @@ func (r *networkReceiver) report() {
 	status := r.status(now)
 	r.flows.addStatus(&status)
 	r.flushFlows()
+	r.sendSpans(now)
 	r.sendMetrics(now, &status)
 }
 
@@ -354,6 +360,9 @@ func (r *networkReceiver) observe(k *network.NetworkFlowKey, f *network.NetworkF
 }
 
 func (r *networkReceiver) emitFlow(rec flow.Record) {
+	if r.spans != nil {
+		r.spans.add(&rec)
+	}
 	r.flows.addFlow(&rec)
 	if r.flows.records >= maxBatch {
 		r.flushFlows()

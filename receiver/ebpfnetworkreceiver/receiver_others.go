@@ -15,6 +15,7 @@ import (
 type networkReceiver struct {
 	logs    consumer.Logs
 	metrics consumer.Metrics
+	traces  consumer.Traces
 }
 
 func newNetworkReceiver(receiver.Settings, *Config) (*networkReceiver, error) {

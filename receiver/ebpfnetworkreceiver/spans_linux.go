@@ -1,0 +1,180 @@
+package ebpfnetworkreceiver
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
+)
+
+const tcpSYN = 0x02
+
+// spans makes a span of every TCP connection whose opening it saw, for each of its ends on this node. It adds up the flow
+// records of the connections that are open. It is not safe for concurrent use.
+type spans struct {
+	// idle is the silence after which nothing more is expected of a connection.
+	idle time.Duration
+	// max bounds open: connections beyond it get no span.
+	max  int
+	open map[connectionKey]*connection
+	// replaced are connections whose addresses were used again before their end was seen.
+	replaced []*connection
+}
+
+// connectionKey is a TCP connection as one of its ends sees it.
+type connectionKey struct {
+	// cgroup is the socket's, as two network namespaces may use the same addresses. It is 0 where the connection is seen at
+	// an interface, where a packet does not always tell whose it is.
+	cgroup      uint64
+	local, peer netip.AddrPort
+}
+
+// connection is what the flow records of both directions told so far.
+type connection struct {
+	key        connectionKey
+	start, end time.Time
+	// iface is the first interface that saw it: a second one would count it twice.
+	iface          string
+	ip4            bool
+	identity       flow.Identity
+	client         bool
+	initiatorKnown bool
+	sent, received counts
+	health         flow.TCPHealth
+	outcome        flow.Outcome
+	// id is that of its last record. It is a span's when the handshake was seen.
+	id string
+}
+
+// counts are those of one direction.
+type counts struct {
+	bytes, packets uint64
+	seen, ended    bool
+}
+
+func newSpans(cfg *Config) *spans {
+	return &spans{idle: cfg.IdleTimeout, max: 2 * int(cfg.FlowTableSize), open: map[connectionKey]*connection{}}
+}
+
+// add takes a flow record of any transport.
+func (s *spans) add(r *flow.Record) {
+	if r.Transport != flow.TCP {
+		return
+	}
+	key := connectionKey{local: r.Local().Addr, peer: r.Peer().Addr}
+	if r.Interface == "" {
+		key.cgroup = r.Local().Identity.CgroupID
+	}
+	c := s.open[key]
+	if c != nil && c.isBefore(r) {
+		s.replaced = append(s.replaced, c)
+		delete(s.open, key)
+		c = nil
+	}
+	if c == nil {
+		opening := r.Initiator != flow.InitiatorUnknown || r.TCPFlags&tcpSYN != 0
+		if !opening || len(s.open)+len(s.replaced) >= s.max {
+			return
+		}
+		c = &connection{key: key, start: r.Start, iface: r.Interface, ip4: r.Source.Addr.Addr().Is4()}
+		s.open[key] = c
+	}
+	if c.iface == r.Interface {
+		c.add(r)
+	}
+}
+
+// isBefore tells whether the record is of a later connection between the same addresses.
+func (c *connection) isBefore(r *flow.Record) bool {
+	return r.HasISNs && c.health.HasISNs && (r.ClientISN != c.health.ClientISN || r.ServerISN != c.health.ServerISN)
+}
+
+func (c *connection) add(r *flow.Record) {
+	direction := &c.received
+	if r.Direction == flow.Egress {
+		direction = &c.sent
+	}
+	direction.bytes += r.Bytes
+	direction.packets += r.Packets
+	direction.seen, direction.ended = true, direction.ended || r.Ended
+
+	if r.Start.Before(c.start) {
+		c.start = r.Start
+	}
+	if r.End.After(c.end) {
+		c.end = r.End
+	}
+	if r.Initiator != flow.InitiatorUnknown {
+		c.initiatorKnown = true
+		c.client = (r.Initiator == flow.InitiatorSource) == (r.Direction == flow.Egress)
+	}
+	if r.Outcome != flow.OutcomeUnknown {
+		c.outcome = r.Outcome
+	}
+	if id := r.Local().Identity; id.CgroupID != 0 {
+		c.identity = id
+	}
+	c.addHealth(r)
+}
+
+func (c *connection) addHealth(r *flow.Record) {
+	h := &c.health
+	if r.HasISNs || c.id == "" {
+		h.ClientISN, h.ServerISN, h.HasISNs = r.ClientISN, r.ServerISN, r.HasISNs
+		c.id = r.ConnectionID()
+	}
+	if r.SRTT != 0 {
+		h.SRTT = r.SRTT
+	}
+	if r.MinRTT != 0 && (h.MinRTT == 0 || r.MinRTT < h.MinRTT) {
+		h.MinRTT = r.MinRTT
+	}
+	if r.Handshake != 0 {
+		h.Handshake = r.Handshake
+	}
+	h.Retransmits += r.Retransmits
+	h.ZeroWindows += r.ZeroWindows
+}
+
+// over tells whether every direction that was seen has ended.
+func (c *connection) over() bool {
+	return (c.sent.ended || c.received.ended) &&
+		c.sent.ended == c.sent.seen && c.received.ended == c.received.seen
+}
+
+// end returns the spans of the connections that are over, and forgets them, as of now.
+func (s *spans) end(now time.Time, version string) ptrace.Traces {
+	batch := newSpanBatch(version)
+	for _, c := range s.replaced {
+		batch.add(c)
+	}
+	s.replaced = s.replaced[:0]
+	for key, c := range s.open {
+		// A flow that the tracker has no room for has no end record: its silence is its end.
+		if !c.over() && now.Sub(c.end) < s.idle {
+			continue
+		}
+		delete(s.open, key)
+		batch.add(c)
+	}
+	return batch.traces
+}
+
+// sendSpans hands the spans of the connections that are over down the pipeline.
+func (r *networkReceiver) sendSpans(now time.Time) {
+	if r.spans == nil {
+		return
+	}
+	td := r.spans.end(now, r.set.BuildInfo.Version)
+	n := td.SpanCount()
+	if n == 0 {
+		return
+	}
+	ctx := r.obs.StartTracesOp(context.Background())
+	err := r.traces.ConsumeTraces(ctx, td)
+	r.obs.EndTracesOp(ctx, metadata.Type.String(), n, err)
+}
