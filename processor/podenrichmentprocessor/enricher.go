@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/processor"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -130,4 +131,16 @@ func (e *enricher) metrics(ctx context.Context, md pmetric.Metrics) (pmetric.Met
 	}
 	e.report(ctx, &n)
 	return md, nil
+}
+
+func (e *enricher) traces(ctx context.Context, td ptrace.Traces) (ptrace.Traces, error) {
+	var n tally
+	for _, rs := range td.ResourceSpans().All() {
+		attrs := rs.Resource().Attributes()
+		if e.resource(attrs, &n) {
+			nameService(attrs)
+		}
+	}
+	e.report(ctx, &n)
+	return td, nil
 }

@@ -14,8 +14,10 @@ import (
 	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/processor/processortest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/zap"
@@ -42,12 +44,15 @@ func TestRealCgroup(t *testing.T) {
 
 	factory := NewFactory()
 	cfg := &Config{CgroupPath: root, NodeName: "node-1"}
-	logsSink, metricsSink := &consumertest.LogsSink{}, &consumertest.MetricsSink{}
+	logsSink, metricsSink, tracesSink := &consumertest.LogsSink{}, &consumertest.MetricsSink{}, &consumertest.TracesSink{}
 	logs, err := factory.CreateLogs(t.Context(), set, cfg, logsSink)
 	require.NoError(t, err)
 	metrics, err := factory.CreateMetrics(t.Context(), set, cfg, metricsSink)
 	require.NoError(t, err)
+	traces, err := factory.CreateTraces(t.Context(), set, cfg, tracesSink)
+	require.NoError(t, err)
 	require.NoError(t, logs.Start(t.Context(), componenttest.NewNopHost()))
+	require.NoError(t, traces.Start(t.Context(), componenttest.NewNopHost()))
 	require.NoError(t, metrics.Start(t.Context(), componenttest.NewNopHost()))
 
 	known := func() int64 {
@@ -76,6 +81,10 @@ func TestRealCgroup(t *testing.T) {
 	require.NoError(t, logs.Shutdown(t.Context()))
 	require.NoError(t, metrics.ConsumeMetrics(t.Context(), md))
 	require.NoError(t, metrics.Shutdown(t.Context()))
+	td := ptrace.NewTraces()
+	td.ResourceSpans().AppendEmpty().Resource().Attributes().PutInt("orb8.cgroup.id", id)
+	require.NoError(t, traces.ConsumeTraces(t.Context(), td))
+	require.NoError(t, traces.Shutdown(t.Context()))
 
 	want := map[string]any{
 		"k8s.node.name": "node-1", "orb8.cgroup.id": id,
@@ -83,6 +92,40 @@ func TestRealCgroup(t *testing.T) {
 	}
 	assert.Equal(t, want, logsSink.AllLogs()[0].ResourceLogs().At(0).Resource().Attributes().AsRaw())
 	assert.Equal(t, want, metricsSink.AllMetrics()[0].ResourceMetrics().At(0).Resource().Attributes().AsRaw())
+	want["service.name"] = "web"
+	assert.Equal(t, want, tracesSink.AllTraces()[0].ResourceSpans().At(0).Resource().Attributes().AsRaw())
+}
+
+func TestServiceName(t *testing.T) {
+	tests := map[string]struct {
+		attrs map[string]any
+		want  any
+	}{
+		"service":           {map[string]any{"orb8.cgroup.id": 7, "orb8.systemd.unit": "nginx.service", "service.name": "worker"}, "nginx"},
+		"login":             {map[string]any{"orb8.cgroup.id": 7, "orb8.systemd.unit": "session-3.scope", "service.name": "curl"}, "curl"},
+		"container":         {map[string]any{"orb8.cgroup.id": 7, "container.id": "c0ffee", "service.name": "java"}, "java"},
+		"span of someone's": {map[string]any{"orb8.systemd.unit": "nginx.service", "service.name": "shop"}, "shop"},
+		"nothing known":     {map[string]any{"orb8.cgroup.id": 7}, nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			attrs := pcommon.NewMap()
+			require.NoError(t, attrs.FromRaw(tt.attrs))
+			nameService(attrs)
+			assert.Equal(t, tt.want, attrs.AsRaw()["service.name"])
+		})
+	}
+}
+
+func TestSpansOfAnotherNodeAreLeftAlone(t *testing.T) {
+	e := newTestEnricher(t, &Config{})
+	e.node = "node-1"
+	td := ptrace.NewTraces()
+	raw := map[string]any{"k8s.node.name": "node-2", "orb8.cgroup.id": int64(7), "orb8.systemd.unit": "nginx.service", "service.name": "worker"}
+	require.NoError(t, td.ResourceSpans().AppendEmpty().Resource().Attributes().FromRaw(raw))
+	got, err := e.traces(t.Context(), td)
+	require.NoError(t, err)
+	assert.Equal(t, raw, got.ResourceSpans().At(0).Resource().Attributes().AsRaw())
 }
 
 func TestFactoryMakesAnewAfterShutdown(t *testing.T) {

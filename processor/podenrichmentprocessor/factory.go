@@ -17,7 +17,8 @@ func NewFactory() processor.Factory {
 	f := &factory{enrichers: map[component.Config]*enricher{}}
 	return processor.NewFactory(metadata.Type, createDefaultConfig,
 		processor.WithLogs(f.createLogs, metadata.LogsStability),
-		processor.WithMetrics(f.createMetrics, metadata.MetricsStability))
+		processor.WithMetrics(f.createMetrics, metadata.MetricsStability),
+		processor.WithTraces(f.createTraces, metadata.TracesStability))
 }
 
 // factory gives the processors of one configuration the same enricher, so that the cgroups are followed once and not
@@ -41,6 +42,14 @@ func (f *factory) createMetrics(ctx context.Context, set processor.Settings, cfg
 		return nil, err
 	}
 	return processorhelper.NewMetrics(ctx, set, cfg, next, e.metrics, f.options(e)...)
+}
+
+func (f *factory) createTraces(ctx context.Context, set processor.Settings, cfg component.Config, next consumer.Traces) (processor.Traces, error) {
+	e, err := f.shared(set, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return processorhelper.NewTraces(ctx, set, cfg, next, e.traces, f.options(e)...)
 }
 
 func (f *factory) options(e *enricher) []processorhelper.Option {

@@ -2,6 +2,7 @@ package podenrichmentprocessor
 
 import (
 	"context"
+	"strings"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
@@ -75,6 +76,19 @@ func (e *enricher) identify(attrs pcommon.Map, names *attributeNames, n *tally) 
 	putAbsent(attrs, names.podUID, identity.PodUID)
 	putAbsent(attrs, names.qosClass, identity.QOSClass)
 	putAbsent(attrs, names.unit, identity.Unit)
+}
+
+// nameService names the service of a connection's span by its systemd service. Until then it is named by its process, and a
+// service may have many. A scope is no service: it holds whatever a login started. Other spans name their own.
+func nameService(attrs pcommon.Map) {
+	if _, ours := attrs.Get(flow.AttrCgroupID); !ours {
+		return
+	}
+	if unit, ok := attrs.Get(flow.AttrUnit); ok {
+		if name, isService := strings.CutSuffix(unit.Str(), ".service"); isService {
+			attrs.PutStr(flow.AttrServiceName, name)
+		}
+	}
 }
 
 func (e *enricher) lookup(id uint64) (*cgroup.Identity, bool) {
