@@ -286,13 +286,16 @@ const (
 	EventEnd
 	// EventDNS is a lookup.
 	EventDNS
+	// EventPacket is one of the first packets of a flow, or a sampled one.
+	EventPacket
 )
 
 var eventNames = [...]string{
 	EventNew: "new", EventSYN: "syn", EventFIN: "fin", EventRST: "rst", EventFlow: "flow", EventEnd: "end", EventDNS: "dns",
+	EventPacket: "packet",
 }
 
-// String returns new, syn, fin, rst, flow, end or dns.
+// String returns new, syn, fin, rst, flow, end, dns or packet.
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) && eventNames[k] != "" {
 		return eventNames[k]
@@ -307,10 +310,10 @@ func ParseEventKind(s string) (EventKind, error) {
 			return EventKind(k), nil
 		}
 	}
-	return 0, fmt.Errorf("event kind %q: use new, syn, fin, rst, flow, end or dns", s)
+	return 0, fmt.Errorf("event kind %q: use new, syn, fin, rst, flow, end, dns or packet", s)
 }
 
-// Event is something that happened to a flow. For New, SYN, FIN and RST, Record is the packet: its Bytes and Packets
+// Event is something that happened to a flow. For New, SYN, FIN, RST and Packet, Record is the packet: its Bytes and Packets
 // are those of the packet alone. For DNS, Lookup is set and Record is its question's, without counts.
 type Event struct {
 	Kind EventKind

@@ -36,14 +36,28 @@ type Config struct {
 	Interval time.Duration `mapstructure:"interval"`
 	// IdleTimeout ends a flow that has had no packet for so long.
 	IdleTimeout time.Duration `mapstructure:"idle_timeout"`
-	// Events turns on log records for new flows, SYN, FIN and RST as they happen.
-	Events bool `mapstructure:"events"`
+	// Events are log records of what happens, when it happens.
+	Events EventsConfig `mapstructure:"events"`
+	// Tunnels counts the packets inside VXLAN, Geneve, GRE and IP in IP rather than those outside. Mode tc only: a socket
+	// sees its own packets anyway.
+	Tunnels bool `mapstructure:"tunnels"`
 	// SelfTraffic includes the collector's own sockets.
 	SelfTraffic bool `mapstructure:"self_traffic"`
 	// Drops counts what the kernel drops, by reason.
 	Drops DropsConfig `mapstructure:"drops"`
 
 	MetricsBuilderConfig metadata.MetricsBuilderConfig `mapstructure:",squash"`
+}
+
+// EventsConfig says what becomes an event. Counters do not depend on it.
+type EventsConfig struct {
+	// Enabled turns on an event for every new flow, SYN, FIN and RST. These are never sampled.
+	Enabled bool `mapstructure:"enabled"`
+	// FirstPackets makes the first so many packets of a flow in an interval events too.
+	FirstPackets uint32 `mapstructure:"first_packets"`
+	// Sampling makes one in so many of the other packets an event; 0: none. While more than 80 % of the ring buffer is
+	// unread, it is one in ten times as many.
+	Sampling uint32 `mapstructure:"sampling"`
 }
 
 // AttachConfig says where packets are watched.
@@ -81,7 +95,7 @@ func createDefaultConfig() component.Config {
 		FlowTableSize:        100_000,
 		Interval:             5 * time.Second,
 		IdleTimeout:          time.Minute,
-		Events:               true,
+		Events:               EventsConfig{Enabled: true},
 		Drops:                DropsConfig{Enabled: true},
 		MetricsBuilderConfig: metadata.NewDefaultMetricsBuilderConfig(),
 	}
@@ -103,6 +117,9 @@ func (c *Config) Validate() error {
 	if c.IdleTimeout < c.Interval {
 		errs = append(errs, fmt.Errorf("idle_timeout: %s is shorter than interval (%s); use %s or more", c.IdleTimeout,
 			c.Interval, c.Interval))
+	}
+	if c.Tunnels && c.Attach.Mode == modeCgroup {
+		errs = append(errs, fmt.Errorf("tunnels: true is of no use with attach.mode %s; use attach.mode %s", modeCgroup, modeTC))
 	}
 	return errors.Join(append(errs, c.Attach.validate())...)
 }

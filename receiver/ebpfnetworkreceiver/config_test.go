@@ -29,7 +29,8 @@ func TestLoadConfig(t *testing.T) {
 			c.FlowTableSize = 1000
 			c.Interval = time.Second
 			c.IdleTimeout = 30 * time.Second
-			c.Events = false
+			c.Events = EventsConfig{FirstPackets: 3, Sampling: 100}
+			c.Tunnels = true
 			c.SelfTraffic = true
 		},
 	} {
@@ -74,6 +75,10 @@ func TestValidateNamesKeyValueAndWayOut(t *testing.T) {
 		"idle before an interval is over": {
 			func(c *Config) { c.IdleTimeout = time.Second },
 			"idle_timeout: 1s is shorter than interval (5s); use 5s or more",
+		},
+		"tunnels at sockets": {
+			func(c *Config) { c.Tunnels, c.Attach.Mode = true, "cgroup" },
+			"tunnels: true is of no use with attach.mode cgroup; use attach.mode tc",
 		},
 		"unknown mode": {
 			func(c *Config) { c.Attach.Mode = "sideways" },

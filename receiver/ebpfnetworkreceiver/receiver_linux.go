@@ -127,7 +127,10 @@ func (r *networkReceiver) open() error {
 	r.engine, err = engine.New(engine.Options{
 		RingBufferSize: r.cfg.RingBufferSize,
 		FlowTableSize:  r.cfg.FlowTableSize,
-		Events:         r.cfg.Events,
+		Events:         r.cfg.Events.Enabled,
+		FirstPackets:   r.cfg.Events.FirstPackets,
+		Sampling:       r.cfg.Events.Sampling,
+		Tunnels:        r.cfg.Tunnels,
 		SelfTraffic:    r.cfg.SelfTraffic,
 		Interfaces:     r.mode == modeTC,
 		CgroupPath:     mount.Path,
@@ -247,7 +250,11 @@ func (r *networkReceiver) readEvents() {
 			if e.Flow.FirstNs >= clockUntil {
 				rec.clock, clockUntil = readClock(), e.Flow.FirstNs+uint64(time.Second)
 			}
-			r.addEvent(&flow.Event{Kind: flow.EventKind(e.Kind), Record: rec.record(&e.Key, &e.Flow, false)})
+			kind := flow.EventKind(e.Kind)
+			if network.NetworkEventKind(e.Kind) == network.NetworkEventKindEVENT_PACKET {
+				kind = flow.EventPacket
+			}
+			r.addEvent(&flow.Event{Kind: kind, Record: rec.record(&e.Key, &e.Flow, nil)})
 		}
 	})
 	if err != nil {

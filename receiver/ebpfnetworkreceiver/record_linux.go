@@ -17,7 +17,8 @@ type recorder struct {
 	lost uint64
 }
 
-func (c *recorder) record(k *network.NetworkFlowKey, f *network.NetworkFlow, ended bool) flow.Record {
+// record makes a flow record of an interval. ended is how the flow ended, nil while it lives.
+func (c *recorder) record(k *network.NetworkFlowKey, f *network.NetworkFlow, ended *flow.Outcome) flow.Record {
 	r := flow.Record{
 		Start:       c.clock.wall(int64(f.FirstNs)),
 		End:         c.clock.wall(int64(f.LastNs)),
@@ -29,8 +30,14 @@ func (c *recorder) record(k *network.NetworkFlowKey, f *network.NetworkFlow, end
 		Bytes:       f.Bytes,
 		Packets:     f.Packets,
 		Connections: uint64(f.Connections),
-		Ended:       ended,
+		Ended:       ended != nil,
 		LostPackets: c.lost,
+	}
+	if r.Transport == flow.TCP {
+		r.TCPHealth, r.Initiator = health(f), initiator(f.Seen)
+		if ended != nil {
+			r.Outcome = *ended
+		}
 	}
 	if r.Transport == flow.ICMP || r.Transport == flow.ICMPv6 {
 		r.ICMPType, r.ICMPCode = uint8(k.Dport>>8), uint8(k.Dport)

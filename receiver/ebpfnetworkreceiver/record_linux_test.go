@@ -64,9 +64,10 @@ func TestRecord(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, tt.want, tt.recorder.record(&tt.key, &tt.flow, false))
+			assert.Equal(t, tt.want, tt.recorder.record(&tt.key, &tt.flow, nil))
 			tt.want.Ended = true
-			assert.Equal(t, tt.want, tt.recorder.record(&tt.key, &tt.flow, true))
+			ended := flow.OutcomeUnknown
+			assert.Equal(t, tt.want, tt.recorder.record(&tt.key, &tt.flow, &ended))
 		})
 	}
 }

@@ -36,17 +36,16 @@ type tracker struct {
 type flowState struct {
 	lastNS   int64 // monotonic
 	cgroupID uint64
-	isn      uint32
 	pid      uint32
 	comm     [16]int8
-	tcpFlags uint8
+	tcp      tcpState
 }
 
 // closingFlow is a flow of this interval with FIN or RST, put off until the other direction is known too.
 type closingFlow struct {
-	key   network.NetworkFlowKey
-	flow  network.NetworkFlow
-	ended bool
+	key     network.NetworkFlowKey
+	flow    network.NetworkFlow
+	outcome flow.Outcome
 }
 
 // seriesKey is the identity of a metric's data points.
@@ -89,18 +88,15 @@ func (t *tracker) begin(c clock, lost uint64) {
 func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 	st, known := t.flows[*k]
 	if flow.Transport(k.Transport) == flow.TCP {
-		// A SYN sent again after a flip looks like the first one to the kernel's new generation.
-		if known && f.Connections == 1 && f.ClientIsn == st.isn && st.isn != 0 {
-			f.Connections = 0
+		var other *tcpState
+		if o, ok := t.flows[reverse(k)]; ok {
+			other = &o.tcp
 		}
+		st.tcp.learn(f, other)
 	} else if !known {
 		f.Connections = 1
 	}
 	st.lastNS = max(st.lastNS, int64(f.LastNs))
-	st.tcpFlags |= f.TcpFlags
-	if f.ClientIsn != 0 {
-		st.isn = f.ClientIsn
-	}
 	// Who it is may have been seen only when the connection was opened, in an earlier generation.
 	if f.CgroupId != 0 {
 		st.cgroupID = f.CgroupId
@@ -116,57 +112,66 @@ func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 		t.flows[*k] = st
 	}
 	t.count(k, f)
-	if st.tcpFlags&(tcpFIN|tcpRST) != 0 {
+	if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
 		t.closing = append(t.closing, closingFlow{key: *k, flow: *f})
 		return
 	}
-	t.emit(t.recorder.record(k, f, false))
+	t.emit(t.recorder.record(k, f, nil))
 }
 
 // end closes the interval: it reports the flows that are closing and ends those that are closed or idle.
 func (t *tracker) end() {
 	for i := range t.closing {
 		c := &t.closing[i]
-		c.ended = t.closed(&c.key)
-		t.emit(t.recorder.record(&c.key, &c.flow, c.ended))
+		if c.outcome = t.outcome(&c.key); c.outcome == flow.OutcomeUnknown {
+			t.emit(t.recorder.record(&c.key, &c.flow, nil))
+		} else {
+			t.emit(t.recorder.record(&c.key, &c.flow, &c.outcome))
+		}
 	}
 	// Only now may the states go: the other direction asked for them.
 	for i := range t.closing {
-		if t.closing[i].ended {
+		if t.closing[i].outcome != flow.OutcomeUnknown {
 			delete(t.flows, t.closing[i].key)
 		}
 	}
 	for i := range t.closing {
-		if !t.closing[i].ended {
+		if t.closing[i].outcome == flow.OutcomeUnknown {
 			continue
 		}
 		other := reverse(&t.closing[i].key)
 		if st, ok := t.flows[other]; ok {
-			t.endQuietly(other, st)
+			t.endQuietly(other, st, t.closing[i].outcome)
 		}
 	}
 	t.closing = t.closing[:0]
 	t.expire()
 }
 
-// closed tells whether a TCP connection is over: reset, or finished from both sides.
-func (t *tracker) closed(k *network.NetworkFlowKey) bool {
-	other := reverse(k)
-	mine, theirs := t.flows[*k].tcpFlags, t.flows[other].tcpFlags
-	return (mine|theirs)&tcpRST != 0 || mine&theirs&tcpFIN != 0
+// outcome tells how a TCP connection has ended, if it has.
+func (t *tracker) outcome(k *network.NetworkFlowKey) flow.Outcome {
+	return outcome(t.flows[*k].tcp, t.flows[reverse(k)].tcp)
 }
 
 // expire ends flows and series that have been silent for too long.
 func (t *tracker) expire() {
 	now := monotonicNow()
+	type ending struct {
+		key     network.NetworkFlowKey
+		outcome flow.Outcome
+	}
+	var silent []ending // told first, then forgotten: the two directions ask for each other
 	for k, st := range t.flows {
 		timeout := t.idle
-		if st.tcpFlags&(tcpFIN|tcpRST) != 0 {
+		if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
 			timeout = min(timeout, closingTimeout)
 		}
 		if now-st.lastNS >= int64(timeout) {
-			t.endQuietly(k, st)
+			silent = append(silent, ending{k, outcomeOfSilence(st.tcp, t.flows[reverse(&k)].tcp)})
 		}
+	}
+	for _, e := range silent {
+		t.endQuietly(e.key, t.flows[e.key], e.outcome)
 	}
 	for k, s := range t.series {
 		if now-s.lastNS >= int64(seriesTimeout) {
@@ -176,12 +181,12 @@ func (t *tracker) expire() {
 }
 
 // endQuietly reports the end of a flow that did nothing in this interval.
-func (t *tracker) endQuietly(k network.NetworkFlowKey, st flowState) {
+func (t *tracker) endQuietly(k network.NetworkFlowKey, st flowState, o flow.Outcome) {
 	delete(t.flows, k)
 	t.emit(t.recorder.record(&k, &network.NetworkFlow{
 		FirstNs: uint64(st.lastNS), LastNs: uint64(st.lastNS), CgroupId: st.cgroupID, Pid: st.pid, Comm: st.comm,
-		TcpFlags: st.tcpFlags,
-	}, true))
+		TcpFlags: st.tcp.tcpFlags, Seen: st.tcp.seen, ClientIsn: st.tcp.clientISN, ServerIsn: st.tcp.serverISN,
+	}, &o))
 }
 
 func (t *tracker) count(k *network.NetworkFlowKey, f *network.NetworkFlow) {

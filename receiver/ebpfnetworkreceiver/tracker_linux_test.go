@@ -69,14 +69,14 @@ var (
 
 func TestConnectionsOfTCPAreItsSYNs(t *testing.T) {
 	b := newBook(nil)
-	first := b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 1, Connections: 1, ClientIsn: 7, TcpFlags: syn}))
+	first := b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 1, Connections: 1, ClientIsn: 7, TcpFlags: syn, Seen: seenSYN | seenFromClient}))
 	require.Len(t, first, 1)
 	assert.EqualValues(t, 1, first[0].Connections)
 
-	again := b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 1, Connections: 1, ClientIsn: 7, TcpFlags: syn}))
+	again := b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 1, Connections: 1, ClientIsn: 7, TcpFlags: syn, Seen: seenSYN | seenFromClient}))
 	assert.EqualValues(t, 0, again[0].Connections, "the same SYN, sent again")
 
-	reused := b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 9, Connections: 1, ClientIsn: 8, TcpFlags: syn | ack}))
+	reused := b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 9, Connections: 1, ClientIsn: 8, TcpFlags: syn | ack, Seen: seenSYN | seenFromClient}))
 	assert.EqualValues(t, 1, reused[0].Connections, "another connection with the same ports")
 
 	midstream := newBook(nil).interval(0, seen(tcpOut, network.NetworkFlow{Packets: 5, TcpFlags: ack}))
@@ -122,7 +122,7 @@ func TestEndOfTCP(t *testing.T) {
 		},
 		"refused": {
 			[][]func(*tracker){{
-				seen(tcpOut, network.NetworkFlow{TcpFlags: syn, ClientIsn: 1, Connections: 1}), seen(tcpIn, network.NetworkFlow{TcpFlags: tcpRST | ack}),
+				seen(tcpOut, network.NetworkFlow{TcpFlags: syn, ClientIsn: 1, Connections: 1, Seen: seenSYN | seenFromClient}), seen(tcpIn, network.NetworkFlow{TcpFlags: tcpRST | ack}),
 			}},
 			[]int{2},
 		},

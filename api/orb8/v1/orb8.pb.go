@@ -143,6 +143,8 @@ const (
 	EventKind_EVENT_KIND_END EventKind = 6
 	// A DNS lookup that was answered, or given up.
 	EventKind_EVENT_KIND_DNS EventKind = 7
+	// One of the first packets of a flow, or a sampled one; see events.first_packets and events.sampling of ebpf_network.
+	EventKind_EVENT_KIND_PACKET EventKind = 8
 )
 
 // Enum value maps for EventKind.
@@ -156,6 +158,7 @@ var (
 		5: "EVENT_KIND_FLOW",
 		6: "EVENT_KIND_END",
 		7: "EVENT_KIND_DNS",
+		8: "EVENT_KIND_PACKET",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -166,6 +169,7 @@ var (
 		"EVENT_KIND_FLOW":        5,
 		"EVENT_KIND_END":         6,
 		"EVENT_KIND_DNS":         7,
+		"EVENT_KIND_PACKET":      8,
 	}
 )
 
@@ -2254,7 +2258,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tInitiator\x12\x19\n" +
 	"\x15INITIATOR_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INITIATOR_SOURCE\x10\x01\x12\x19\n" +
-	"\x15INITIATOR_DESTINATION\x10\x02*\xb4\x01\n" +
+	"\x15INITIATOR_DESTINATION\x10\x02*\xcb\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEVENT_KIND_NEW\x10\x01\x12\x12\n" +
@@ -2263,7 +2267,8 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x0eEVENT_KIND_RST\x10\x04\x12\x13\n" +
 	"\x0fEVENT_KIND_FLOW\x10\x05\x12\x12\n" +
 	"\x0eEVENT_KIND_END\x10\x06\x12\x12\n" +
-	"\x0eEVENT_KIND_DNS\x10\a2\xb8\x02\n" +
+	"\x0eEVENT_KIND_DNS\x10\a\x12\x15\n" +
+	"\x11EVENT_KIND_PACKET\x10\b2\xb8\x02\n" +
 	"\fOrbitService\x12J\n" +
 	"\n" +
 	"QueryFlows\x12\x1a.orb8.v1.QueryFlowsRequest\x1a\x1b.orb8.v1.QueryFlowsResponse\"\x03\x90\x02\x01\x12D\n" +
