@@ -123,7 +123,7 @@ func TestParseEventSelection(t *testing.T) {
 	}, got)
 
 	_, err = parseEventSelection(&orb8v1.StreamEventsRequest{Kinds: []orb8v1.EventKind{0}})
-	assert.EqualError(t, err, `kinds[0]: event kind "UNSPECIFIED": use new, syn, fin, rst, flow, end or dns`)
+	assert.EqualError(t, err, `kinds[0]: event kind "UNSPECIFIED": use new, syn, fin, rst, flow, end, dns or packet`)
 	_, err = parseEventSelection(&orb8v1.StreamEventsRequest{Deny: []*orb8v1.FlowFilter{{Pods: []string{""}}}})
 	assert.EqualError(t, err, "deny[0]: pods[0]: must not be empty")
 }
