@@ -81,7 +81,7 @@ func wideColumns(zone *time.Location) []column {
 		timeColumn("START", wideLayout, zone, func(r row) time.Time { return r.flow.GetStart().AsTime() }),
 		timeColumn("TIME", wideLayout, zone, row.when),
 		{title: "NODE", text: func(r row) string { return r.flow.GetNode() }, room: 16},
-		{title: "INTERFACE", text: func(r row) string { return r.flow.GetInterface() }},
+		{title: "INTERFACES", text: func(r row) string { return strings.Join(r.flow.GetInterfaces(), ",") }},
 		directionColumn(),
 		protocolColumn(),
 		{title: "SOURCE", text: func(r row) string { return socketAddress(r.flow.GetSource()) }, room: addressRoom},
@@ -143,6 +143,8 @@ func directionColumn() column {
 			return "in"
 		case orb8v1.Direction_DIRECTION_EGRESS:
 			return "out"
+		case orb8v1.Direction_DIRECTION_TRANSIT:
+			return "via"
 		}
 		return "?"
 	}}

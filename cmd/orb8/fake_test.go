@@ -139,7 +139,7 @@ func cannedFlows() []*orb8v1.Flow {
 			Start: ago(50 * time.Second), End: ago(2 * time.Second), Node: "worker-1", Direction: in, Transport: "tcp",
 			Source:      &orb8v1.Endpoint{Address: "2001:db8:85a3:8d3:1319:8a2e:370:7348", Port: 65535},
 			Destination: build, Bytes: 2048, Packets: 12, Connections: 2, ConnectionId: "1122334455667788",
-			TcpFlags: 0x13, Ended: true, Interface: "docker0", Lost: 3,
+			TcpFlags: 0x13, Ended: true, Interfaces: []string{"veth1", "docker0"}, Lost: 3,
 		},
 		{
 			Start: ago(3 * time.Second), End: ago(3 * time.Second), Node: "worker-1", Direction: in, Transport: "udp",

@@ -25,11 +25,11 @@ func addFilterFlags(cmd *cobra.Command) *orb8v1.FlowFilter {
 	flags.Func("port", "only flows of this `PORT`, at either end", each(&f.Ports, parsePort))
 	flags.Func("protocol", "only flows of this `PROTOCOL`: "+strings.Join(protocolNames(), ", ")+" or a number",
 		each(&f.Protocols, parseProtocol))
-	flags.Func("direction", "only flows of this `DIRECTION`: ingress or egress", each(&f.Directions, parseDirection))
+	flags.Func("direction", "only flows of this `DIRECTION`: ingress, egress or transit", each(&f.Directions, parseDirection))
 	flags.Func("outcome", "only TCP connections that ended with this `OUTCOME`: "+anyOf(outcomeNames()), each(&f.Outcomes, parseOutcome))
 	complete(cmd, "protocol", protocolNames())
 	complete(cmd, "outcome", outcomeNames())
-	complete(cmd, "direction", []string{"ingress", "egress"})
+	complete(cmd, "direction", []string{"ingress", "egress", "transit"})
 	return f
 }
 
@@ -140,8 +140,10 @@ func parseDirection(s string) (orb8v1.Direction, error) {
 		return orb8v1.Direction_DIRECTION_INGRESS, nil
 	case "egress", "out":
 		return orb8v1.Direction_DIRECTION_EGRESS, nil
+	case "transit", "via":
+		return orb8v1.Direction_DIRECTION_TRANSIT, nil
 	}
-	return 0, fmt.Errorf("%q is unknown; use ingress or egress", s)
+	return 0, fmt.Errorf("%q is unknown; use ingress, egress or transit", s)
 }
 
 // anyOf joins words as a sentence does: "a, b or c".

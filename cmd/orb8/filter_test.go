@@ -79,7 +79,7 @@ func TestFilterFlagsRefuse(t *testing.T) {
 		{"port", "-1", "a number from 1 to 65535"},
 		{"protocol", "bla", "tcp, udp, icmp, ipv6-icmp, sctp or a number from 0 to 255"},
 		{"protocol", "256", "a number from 0 to 255"},
-		{"direction", "both", "ingress or egress"},
+		{"direction", "both", "ingress, egress or transit"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.flag+" "+tt.value, func(t *testing.T) {

@@ -19,7 +19,7 @@ type jsonFlow struct {
 	Start        string       `json:"start"`
 	End          string       `json:"end"`
 	Node         string       `json:"node"`
-	Interface    string       `json:"interface,omitempty"`
+	Interfaces   []string     `json:"interfaces,omitempty"`
 	Direction    string       `json:"direction"`
 	Transport    string       `json:"transport"`
 	Source       jsonEndpoint `json:"source"`
@@ -73,7 +73,7 @@ func newJSONFlow(r row) jsonFlow {
 		Start:        rfc3339(f.GetStart()),
 		End:          rfc3339(f.GetEnd()),
 		Node:         f.GetNode(),
-		Interface:    f.GetInterface(),
+		Interfaces:   f.GetInterfaces(),
 		Direction:    directionName(f.GetDirection()),
 		Transport:    f.GetTransport(),
 		Source:       newJSONEndpoint(f.GetSource()),

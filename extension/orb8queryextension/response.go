@@ -41,7 +41,7 @@ func flowMessage(r *flow.Record) *orb8v1.Flow {
 		Connections:  r.Connections,
 		ConnectionId: r.ConnectionID(),
 		Lost:         r.LostPackets,
-		Interface:    r.Interface,
+		Interfaces:   r.Interfaces,
 		IcmpType:     uint32(r.ICMPType),
 		IcmpCode:     uint32(r.ICMPCode),
 		TcpFlags:     uint32(r.TCPFlags),

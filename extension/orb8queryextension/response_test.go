@@ -31,7 +31,7 @@ func TestEnumerationsHaveTheSameNumbers(t *testing.T) {
 func TestMessages(t *testing.T) {
 	at := func(second int) time.Time { return time.Date(2026, 1, 2, 3, 4, second, 0, time.UTC) }
 	record := flow.Record{
-		Start: at(1), End: at(2), Node: "node-a", Direction: flow.Ingress, Transport: flow.ICMPv6, Interface: "veth0",
+		Start: at(1), End: at(2), Node: "node-a", Direction: flow.Ingress, Transport: flow.ICMPv6, Interfaces: []string{"veth0", "br0"},
 		Source: flow.Endpoint{Addr: netip.MustParseAddrPort("[2001:db8::1]:1")},
 		Destination: flow.Endpoint{
 			Addr: netip.MustParseAddrPort("10.0.0.1:2"),
@@ -44,7 +44,7 @@ func TestMessages(t *testing.T) {
 	}
 	flowJSON := `{
 		"start": "2026-01-02T03:04:01Z", "end": "2026-01-02T03:04:02Z", "node": "node-a", "direction": "DIRECTION_INGRESS",
-		"transport": "ipv6-icmp", "interface": "veth0", "icmpType": 128, "icmpCode": 3, "tcpFlags": 18, "ended": true,
+		"transport": "ipv6-icmp", "interfaces": ["veth0", "br0"], "icmpType": 128, "icmpCode": 3, "tcpFlags": 18, "ended": true,
 		"bytes": "1152921504606846976", "packets": "5", "connections": "6", "lost": "8", "connectionId": "` + record.ConnectionID() + `",
 		"source": {"address": "2001:db8::1", "port": 1},
 		"destination": {"address": "10.0.0.1", "port": 2, "container": "nginx", "containerId": "c0ffee", "podUid": "uid",

@@ -38,6 +38,7 @@ const (
 	AttrTransport          = "network.transport"
 	AttrNetworkType        = "network.type"
 	AttrInterface          = "network.interface.name"
+	AttrInterfaces         = "orb8.flow.interfaces"
 	AttrProcessName        = "process.executable.name"
 	AttrProcessPID         = "process.pid"
 	AttrDirection          = "orb8.flow.direction"

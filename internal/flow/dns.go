@@ -82,10 +82,14 @@ func (l *Lookup) Local() *Endpoint {
 
 // Record returns the question as a flow without counts, for what deals with flows.
 func (l *Lookup) Record() Record {
-	return Record{
+	r := Record{
 		Start: l.Time, End: l.Time.Add(l.Latency), Node: l.Node, Direction: l.Direction, Transport: l.Transport,
-		Source: l.Client, Destination: l.Server, Interface: l.Interface,
+		Source: l.Client, Destination: l.Server,
 	}
+	if l.Interface != "" {
+		r.Interfaces = []string{l.Interface}
+	}
+	return r
 }
 
 // PutTo writes the lookup into a log record of a resource that holds the identity of l.Local. EventName is
@@ -144,7 +148,7 @@ func LookupFrom(res pcommon.Resource, lr plog.LogRecord) (Lookup, error) {
 	}
 	l := Lookup{
 		Time: lr.Timestamp().AsTime(), Node: question.Node, Direction: question.Direction, Transport: question.Transport,
-		Client: question.Source, Server: question.Destination, Interface: question.Interface,
+		Client: question.Source, Server: question.Destination, Interface: str(a, AttrInterface),
 		Name: str(a, AttrQuestionName), Type: str(a, AttrQuestionType), RCode: str(a, AttrRCode),
 		Latency: seconds(a, AttrLatency), Queries: num(a, AttrQueries),
 		Truncated: flag(a, AttrTruncated), Incomplete: flag(a, AttrIncomplete),

@@ -21,15 +21,19 @@ const (
 	Ingress Direction = 1
 	// Egress flows start at the local endpoint.
 	Egress Direction = 2
+	// Transit flows have no end on the node: it routes or bridges them.
+	Transit Direction = 3
 )
 
-// String returns "ingress" or "egress".
+// String returns "ingress", "egress" or "transit".
 func (d Direction) String() string {
 	switch d {
 	case Ingress:
 		return "ingress"
 	case Egress:
 		return "egress"
+	case Transit:
+		return "transit"
 	}
 	return "unknown"
 }
@@ -41,8 +45,10 @@ func ParseDirection(s string) (Direction, error) {
 		return Ingress, nil
 	case "egress":
 		return Egress, nil
+	case "transit":
+		return Transit, nil
 	}
-	return 0, fmt.Errorf("direction %q: use ingress or egress", s)
+	return 0, fmt.Errorf("direction %q: use ingress, egress or transit", s)
 }
 
 // Transport is an IANA protocol number, the one in the IP header.
@@ -136,8 +142,9 @@ type Record struct {
 	Transport   Transport
 	Source      Endpoint
 	Destination Endpoint
-	// Interface is where the flow was seen; empty when it was seen at the socket.
-	Interface string
+	// Interfaces saw the flow in this interval, in the order in which its packets pass them; empty when it was seen at
+	// the socket, and in a last record that only says so.
+	Interfaces []string
 	// ICMPType and ICMPCode are set for ICMP and ICMPv6.
 	ICMPType, ICMPCode uint8
 	// TCPFlags is the union of the flags seen, as in the TCP header.
@@ -221,7 +228,8 @@ func ParseOutcome(s string) (Outcome, error) {
 	return 0, fmt.Errorf("outcome %q: use closed, reset, refused or timeout", s)
 }
 
-// Local returns the endpoint that is on the record's node, and Peer the other one.
+// Local returns the endpoint that is on the record's node, and Peer the other one. Of a Transit flow neither is: they are
+// its source and its destination.
 func (r *Record) Local() *Endpoint {
 	if r.Direction == Ingress {
 		return &r.Destination

@@ -95,9 +95,7 @@ func (r *Record) putFlow(lr plog.LogRecord) {
 func (r *Record) putEnds(a pcommon.Map) {
 	putAddresses(a, r.Source.Addr, r.Destination.Addr, r.Transport)
 	a.PutStr(AttrDirection, r.Direction.String())
-	if r.Interface != "" {
-		a.PutStr(AttrInterface, r.Interface)
-	}
+	r.putInterfaces(a)
 	local := r.Local().Identity
 	if local.Process != "" {
 		a.PutStr(AttrProcessName, local.Process)
@@ -157,6 +155,28 @@ func RecordFrom(res pcommon.Resource, lr plog.LogRecord) (Record, error) {
 	return r, nil
 }
 
+// putInterfaces writes the list, and the only one of it by the name that the semantic conventions have for one.
+func (r *Record) putInterfaces(a pcommon.Map) {
+	if len(r.Interfaces) == 1 {
+		a.PutStr(AttrInterface, r.Interfaces[0])
+	}
+	if len(r.Interfaces) > 0 {
+		list := a.PutEmptySlice(AttrInterfaces)
+		list.EnsureCapacity(len(r.Interfaces))
+		for _, name := range r.Interfaces {
+			list.AppendEmpty().SetStr(name)
+		}
+	}
+}
+
+func (r *Record) readInterfaces(a pcommon.Map) {
+	if list, ok := a.Get(AttrInterfaces); ok && list.Type() == pcommon.ValueTypeSlice {
+		for _, name := range list.Slice().All() {
+			r.Interfaces = append(r.Interfaces, name.Str())
+		}
+	}
+}
+
 // readEnds reads what putEnds wrote, with the identities that later components added.
 func (r *Record) readEnds(res pcommon.Resource, a pcommon.Map) (err error) {
 	if r.Source.Addr, err = addrPort(a, AttrSourceAddress, AttrSourcePort); err != nil {
@@ -172,7 +192,7 @@ func (r *Record) readEnds(res pcommon.Resource, a pcommon.Map) (err error) {
 		return fmt.Errorf("attribute %s: %w", AttrDirection, err)
 	}
 	r.Node = str(res.Attributes(), AttrNodeName)
-	r.Interface = str(a, AttrInterface)
+	r.readInterfaces(a)
 	r.Source.Name = str(a, PrefixSource+AttrDNSName)
 	r.Destination.Name = str(a, PrefixDestination+AttrDNSName)
 	readIdentity(&r.Source.Identity, a, PrefixSource)

@@ -154,7 +154,7 @@ func (r *networkReceiver) open() error {
 	}
 	r.drops = newDropCounter(r.openDrops(), r.started)
 	if r.traces != nil {
-		r.spans = newSpans(r.cfg)
+		r.spans = newSpans(r.cfg, r.mode == modeCgroup)
 	}
 	r.tracker = newTracker(r.cfg, recorder{interfaceName: r.interfaceName()}, r.emitFlow)
 	r.set.Logger.Info("Watching packets", zap.String("attach_mode", r.mode), zap.Uint32("attach_points", r.attachPoints()))

@@ -44,7 +44,7 @@ func (c *recorder) record(k *network.NetworkFlowKey, f *network.NetworkFlow, end
 		r.Destination.Addr = netip.AddrPortFrom(r.Destination.Addr.Addr(), 0)
 	}
 	if c.interfaceName != nil {
-		r.Interface = c.interfaceName(uint32(k.Scope))
+		r.Interfaces = []string{c.interfaceName(uint32(k.Scope))}
 	}
 	r.Local().Identity = flow.Identity{CgroupID: f.CgroupId, PID: f.Pid, Process: commString(&f.Comm)}
 	return r

@@ -55,7 +55,7 @@ func TestRecord(t *testing.T) {
 			key(flow.ICMPv6, flow.Ingress, "[fe80::1]:0", "[fe80::2]:33281"), // 130 << 8 | 1
 			network.NetworkFlow{Bytes: 64, Packets: 1},
 			flow.Record{
-				Start: at(0), End: at(0), Direction: flow.Ingress, Transport: flow.ICMPv6, Interface: "veth1",
+				Start: at(0), End: at(0), Direction: flow.Ingress, Transport: flow.ICMPv6, Interfaces: []string{"veth1"},
 				Source:      flow.Endpoint{Addr: netip.MustParseAddrPort("[fe80::1]:0")},
 				Destination: flow.Endpoint{Addr: netip.MustParseAddrPort("[fe80::2]:0")},
 				ICMPType:    130, ICMPCode: 1, Bytes: 64, Packets: 1,

@@ -106,7 +106,12 @@ func (c *connection) putTo(a pcommon.Map, client, server netip.AddrPort) {
 	a.PutInt(flow.AttrRetransmits, int64(c.health.Retransmits))
 	a.PutInt(flow.AttrZeroWindows, int64(c.health.ZeroWindows))
 	putText(a, flow.AttrOutcome, c.outcome.String())
-	putText(a, flow.AttrInterface, c.iface)
+	if len(c.interfaces) > 0 {
+		list := a.PutEmptySlice(flow.AttrInterfaces)
+		for _, name := range c.interfaces {
+			list.AppendEmpty().SetStr(name)
+		}
+	}
 	putText(a, flow.AttrProcessName, c.identity.Process)
 	if c.identity.PID != 0 {
 		a.PutInt(flow.AttrProcessPID, int64(c.identity.PID))

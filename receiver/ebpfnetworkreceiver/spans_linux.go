@@ -3,6 +3,7 @@ package ebpfnetworkreceiver
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/ptrace"
@@ -16,6 +17,8 @@ const tcpSYN = 0x02
 // spans makes a span of every TCP connection whose opening it saw, for each of its ends on this node. It adds up the flow
 // records of the connections that are open. It is not safe for concurrent use.
 type spans struct {
+	// sockets tells that connections are seen at their sockets, not at interfaces.
+	sockets bool
 	// idle is the silence after which nothing more is expected of a connection.
 	idle time.Duration
 	// max bounds open: connections beyond it get no span.
@@ -37,8 +40,8 @@ type connectionKey struct {
 type connection struct {
 	key        connectionKey
 	start, end time.Time
-	// iface is the first interface that saw it: a second one would count it twice.
-	iface          string
+	// interfaces saw it, in the order in which they turned up.
+	interfaces     []string
 	ip4            bool
 	identity       flow.Identity
 	client         bool
@@ -56,17 +59,17 @@ type counts struct {
 	seen, ended    bool
 }
 
-func newSpans(cfg *Config) *spans {
-	return &spans{idle: cfg.IdleTimeout, max: 2 * int(cfg.FlowTableSize), open: map[connectionKey]*connection{}}
+func newSpans(cfg *Config, sockets bool) *spans {
+	return &spans{sockets: sockets, idle: cfg.IdleTimeout, max: 2 * int(cfg.FlowTableSize), open: map[connectionKey]*connection{}}
 }
 
-// add takes a flow record of any transport.
+// add takes a flow record of any transport. Connections that only pass by have no end here, and no span.
 func (s *spans) add(r *flow.Record) {
-	if r.Transport != flow.TCP {
+	if r.Transport != flow.TCP || r.Direction == flow.Transit {
 		return
 	}
 	key := connectionKey{local: r.Local().Addr, peer: r.Peer().Addr}
-	if r.Interface == "" {
+	if s.sockets {
 		key.cgroup = r.Local().Identity.CgroupID
 	}
 	c := s.open[key]
@@ -80,12 +83,10 @@ func (s *spans) add(r *flow.Record) {
 		if !opening || len(s.open)+len(s.replaced) >= s.max {
 			return
 		}
-		c = &connection{key: key, start: r.Start, iface: r.Interface, ip4: r.Source.Addr.Addr().Is4()}
+		c = &connection{key: key, start: r.Start, ip4: r.Source.Addr.Addr().Is4()}
 		s.open[key] = c
 	}
-	if c.iface == r.Interface {
-		c.add(r)
-	}
+	c.add(r)
 }
 
 // isBefore tells whether the record is of a later connection between the same addresses.
@@ -94,6 +95,11 @@ func (c *connection) isBefore(r *flow.Record) bool {
 }
 
 func (c *connection) add(r *flow.Record) {
+	for _, name := range r.Interfaces {
+		if !slices.Contains(c.interfaces, name) {
+			c.interfaces = append(c.interfaces, name)
+		}
+	}
 	direction := &c.received
 	if r.Direction == flow.Egress {
 		direction = &c.sent

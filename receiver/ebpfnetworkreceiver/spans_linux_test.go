@@ -60,7 +60,7 @@ func ended(o flow.Outcome) func(*flow.Record) {
 }
 
 func newTestSpans() *spans {
-	return newSpans(&Config{IdleTimeout: time.Minute, FlowTableSize: 4})
+	return newSpans(&Config{IdleTimeout: time.Minute, FlowTableSize: 4}, true)
 }
 
 // play gives both ends' records of a whole connection, over two intervals, to spans of their own, as on two nodes.
@@ -251,19 +251,25 @@ func TestAddressesUsedAgainAreAnotherConnection(t *testing.T) {
 	assert.Zero(t, s.end(second(4), "").SpanCount())
 }
 
-func TestASecondInterfaceDoesNotCountTwice(t *testing.T) {
+func TestInterfacesOfBothDirectionsAreListed(t *testing.T) {
 	s := newTestSpans()
-	for _, iface := range []string{"veth0", "eth0", "veth0", "eth0"} {
+	s.sockets = false
+	for i, path := range [][]string{{"veth0", "eth0"}, {"eth1", "veth0"}, nil} {
 		s.add(clientEnd.record(flow.Egress, 0, 1, func(r *flow.Record) {
 			ended(flow.OutcomeClosed)(r)
-			r.Interface = iface
+			r.Interfaces = path
+			r.Source.Identity.CgroupID = uint64(i) // an interface does not always know whose packet it is
 		}))
 	}
 	_, span := only(t, s.end(second(1), ""))
-	packets, _ := span.Attributes().Get(flow.AttrSentPackets)
-	assert.EqualValues(t, 20, packets.Int())
-	iface, _ := span.Attributes().Get(flow.AttrInterface)
-	assert.Equal(t, "veth0", iface.Str())
+	list, _ := span.Attributes().Get(flow.AttrInterfaces)
+	assert.Equal(t, []any{"veth0", "eth0", "eth1"}, list.Slice().AsRaw())
+}
+
+func TestWhatPassesByHasNoSpan(t *testing.T) {
+	s := newTestSpans()
+	s.add(clientEnd.record(flow.Transit, 0, 1, ended(flow.OutcomeClosed)))
+	assert.Zero(t, s.end(second(1), "").SpanCount())
 }
 
 func TestNamespacesWithTheSameAddressesAreApart(t *testing.T) {
@@ -317,7 +323,7 @@ func TestOpenConnectionsAreBounded(t *testing.T) {
 }
 
 func BenchmarkSpans(b *testing.B) {
-	s := newSpans(createDefaultConfig().(*Config))
+	s := newSpans(createDefaultConfig().(*Config), true)
 	records := make([]*flow.Record, 2000)
 	for i := range records {
 		d := flow.Egress

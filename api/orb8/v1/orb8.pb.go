@@ -35,6 +35,8 @@ const (
 	Direction_DIRECTION_INGRESS Direction = 1
 	// The local endpoint is the source.
 	Direction_DIRECTION_EGRESS Direction = 2
+	// Neither endpoint is on the node: it routes or bridges the flow.
+	Direction_DIRECTION_TRANSIT Direction = 3
 )
 
 // Enum value maps for Direction.
@@ -43,11 +45,13 @@ var (
 		0: "DIRECTION_UNSPECIFIED",
 		1: "DIRECTION_INGRESS",
 		2: "DIRECTION_EGRESS",
+		3: "DIRECTION_TRANSIT",
 	}
 	Direction_value = map[string]int32{
 		"DIRECTION_UNSPECIFIED": 0,
 		"DIRECTION_INGRESS":     1,
 		"DIRECTION_EGRESS":      2,
+		"DIRECTION_TRANSIT":     3,
 	}
 )
 
@@ -355,8 +359,6 @@ type Flow struct {
 	// Packets that the node could neither count nor report while this flow was live: by at most so many packets this
 	// flow may be short. 0: the row is exact.
 	Lost uint64 `protobuf:"varint,12,opt,name=lost,proto3" json:"lost,omitempty"`
-	// Interface where the flow was seen; empty when it was seen at the socket.
-	Interface string `protobuf:"bytes,13,opt,name=interface,proto3" json:"interface,omitempty"`
 	// ICMP type and code; 0 for other transports.
 	IcmpType uint32 `protobuf:"varint,14,opt,name=icmp_type,json=icmpType,proto3" json:"icmp_type,omitempty"`
 	IcmpCode uint32 `protobuf:"varint,15,opt,name=icmp_code,json=icmpCode,proto3" json:"icmp_code,omitempty"`
@@ -380,7 +382,9 @@ type Flow struct {
 	Backend *Endpoint `protobuf:"bytes,25,opt,name=backend,proto3" json:"backend,omitempty"`
 	Origin  *Endpoint `protobuf:"bytes,26,opt,name=origin,proto3" json:"origin,omitempty"`
 	// What the other end counted of the same traffic. Unset where it was not seen there.
-	OtherEnd      *OtherEnd `protobuf:"bytes,27,opt,name=other_end,json=otherEnd,proto3" json:"other_end,omitempty"`
+	OtherEnd *OtherEnd `protobuf:"bytes,27,opt,name=other_end,json=otherEnd,proto3" json:"other_end,omitempty"`
+	// Interfaces that saw the flow, in the order in which its packets pass them; empty when it was seen at the socket.
+	Interfaces    []string `protobuf:"bytes,28,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,13 +503,6 @@ func (x *Flow) GetLost() uint64 {
 	return 0
 }
 
-func (x *Flow) GetInterface() string {
-	if x != nil {
-		return x.Interface
-	}
-	return ""
-}
-
 func (x *Flow) GetIcmpType() uint32 {
 	if x != nil {
 		return x.IcmpType
@@ -600,6 +597,13 @@ func (x *Flow) GetOrigin() *Endpoint {
 func (x *Flow) GetOtherEnd() *OtherEnd {
 	if x != nil {
 		return x.OtherEnd
+	}
+	return nil
+}
+
+func (x *Flow) GetInterfaces() []string {
+	if x != nil {
+		return x.Interfaces
 	}
 	return nil
 }
@@ -2090,7 +2094,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\aprocess\x18\t \x01(\tR\aprocess\x12\x10\n" +
 	"\x03pid\x18\n" +
 	" \x01(\rR\x03pid\x12\x12\n" +
-	"\x04name\x18\v \x01(\tR\x04name\"\xf5\a\n" +
+	"\x04name\x18\v \x01(\tR\x04name\"\xfd\a\n" +
 	"\x04Flow\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x12\n" +
@@ -2104,8 +2108,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\vconnections\x18\n" +
 	" \x01(\x04R\vconnections\x12#\n" +
 	"\rconnection_id\x18\v \x01(\tR\fconnectionId\x12\x12\n" +
-	"\x04lost\x18\f \x01(\x04R\x04lost\x12\x1c\n" +
-	"\tinterface\x18\r \x01(\tR\tinterface\x12\x1b\n" +
+	"\x04lost\x18\f \x01(\x04R\x04lost\x12\x1b\n" +
 	"\ticmp_type\x18\x0e \x01(\rR\bicmpType\x12\x1b\n" +
 	"\ticmp_code\x18\x0f \x01(\rR\bicmpCode\x12\x1b\n" +
 	"\ttcp_flags\x18\x10 \x01(\rR\btcpFlags\x12\x14\n" +
@@ -2119,7 +2122,10 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tinitiator\x18\x18 \x01(\x0e2\x12.orb8.v1.InitiatorR\tinitiator\x12+\n" +
 	"\abackend\x18\x19 \x01(\v2\x11.orb8.v1.EndpointR\abackend\x12)\n" +
 	"\x06origin\x18\x1a \x01(\v2\x11.orb8.v1.EndpointR\x06origin\x12.\n" +
-	"\tother_end\x18\x1b \x01(\v2\x11.orb8.v1.OtherEndR\botherEnd\"N\n" +
+	"\tother_end\x18\x1b \x01(\v2\x11.orb8.v1.OtherEndR\botherEnd\x12\x1e\n" +
+	"\n" +
+	"interfaces\x18\x1c \x03(\tR\n" +
+	"interfacesJ\x04\b\r\x10\x0e\"N\n" +
 	"\bOtherEnd\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x18\n" +
@@ -2250,11 +2256,12 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12!\n" +
 	"\x04flow\x18\x03 \x01(\v2\r.orb8.v1.FlowR\x04flow\x12\x18\n" +
 	"\adropped\x18\x04 \x01(\x04R\adropped\x12$\n" +
-	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns*S\n" +
+	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns*j\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DIRECTION_INGRESS\x10\x01\x12\x14\n" +
-	"\x10DIRECTION_EGRESS\x10\x02*W\n" +
+	"\x10DIRECTION_EGRESS\x10\x02\x12\x15\n" +
+	"\x11DIRECTION_TRANSIT\x10\x03*W\n" +
 	"\tInitiator\x12\x19\n" +
 	"\x15INITIATOR_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INITIATOR_SOURCE\x10\x01\x12\x19\n" +

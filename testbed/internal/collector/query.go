@@ -23,7 +23,7 @@ type Flow struct {
 	Start        time.Time `json:"start"`
 	End          time.Time `json:"end"`
 	Node         string    `json:"node"`
-	Interface    string    `json:"interface"`
+	Interfaces   []string  `json:"interfaces"`
 	Direction    string    `json:"direction"`
 	Transport    string    `json:"transport"`
 	Source       Endpoint  `json:"source"`
@@ -34,6 +34,20 @@ type Flow struct {
 	ConnectionID string    `json:"connectionId"`
 	Ended        bool      `json:"ended"`
 	Lost         uint64    `json:"lost"`
+	Outcome      string    `json:"outcome"`
+	Initiator    string    `json:"initiator"`
+	SRTT         float64   `json:"srtt"`
+	Handshake    float64   `json:"handshake"`
+	Backend      *Endpoint `json:"backend"`
+	Origin       *Endpoint `json:"origin"`
+	OtherEnd     *OtherEnd `json:"otherEnd"`
+}
+
+// OtherEnd is what the other end counted of a Flow.
+type OtherEnd struct {
+	Node    string `json:"node"`
+	Bytes   uint64 `json:"bytes"`
+	Packets uint64 `json:"packets"`
 }
 
 // Endpoint is one end of a Flow.

@@ -9,11 +9,11 @@ import (
 	"github.com/orb8/orb8/internal/storage"
 )
 
-// flowKey tells flows apart. Node, interface and local are indexes into the aggregation's dictionaries, so that
+// flowKey tells flows apart. Node and local are indexes into the aggregation's dictionaries, so that
 // hashing a key touches no string.
 type flowKey struct {
 	tuple
-	node, iface uint32
+	node uint32
 	// cgroup is the local endpoint's cgroup id; where it is 0, local is the index of its identity.
 	cgroup uint64
 	local  uint32
@@ -35,6 +35,8 @@ type aggregate struct {
 	tcpFlags  uint8
 	initiator flow.Initiator
 	outcome   flow.Outcome
+	// interfaces are the lists that its records have, each once.
+	interfaces []string
 }
 
 // aggregation sums the rows of many chunks into flows.
@@ -65,7 +67,7 @@ func (a *aggregation) add(v *view) {
 		if r.end < a.since || r.start >= a.until {
 			continue
 		}
-		key := flowKey{tuple: r.tuple, node: strings[r.node], iface: strings[r.iface]}
+		key := flowKey{tuple: r.tuple, node: strings[r.node]}
 		local := r.sourceID
 		if r.direction == flow.Ingress {
 			local = r.destinationID
@@ -120,6 +122,9 @@ func (f *aggregate) add(v *view, i uint32) {
 	f.connections += r.connections
 	f.lost += r.lost
 	f.tcpFlags |= r.tcpFlags
+	if list := v.strings[r.interfaces]; list != "" && !slices.Contains(f.interfaces, list) {
+		f.interfaces = append(f.interfaces, list)
+	}
 	if r.health != 0 {
 		f.health.add(&v.health[r.health-1], newest)
 	}
@@ -140,8 +145,23 @@ func (f *aggregate) record(r *flow.Record) {
 	r.Start = time.Unix(0, f.start).UTC()
 	r.Bytes, r.Packets, r.Connections, r.LostPackets = f.bytes, f.packets, f.connections, f.lost
 	r.TCPFlags = f.tcpFlags
+	r.Interfaces = f.allInterfaces()
 	r.TCPHealth = f.health.expand()
 	r.Initiator, r.Outcome = f.initiator, f.outcome
+}
+
+// allInterfaces returns those of all records. Their order is that of the first record, which is the order in which packets
+// pass them; those that a change of route added come after.
+func (f *aggregate) allInterfaces() []string {
+	var all []string
+	for _, list := range f.interfaces {
+		for _, name := range splitInterfaces(list) {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+	}
+	return all
 }
 
 // answer returns the newest rows that the query selects, at most its limit unless that is 0, and how many it selects.

@@ -26,7 +26,7 @@ type tuple struct {
 // identities are indexes into the chunk's dictionary.
 type row struct {
 	tuple
-	node, iface                       uint32
+	node, interfaces                  uint32
 	sourceID, destinationID           uint32
 	start, end                        int64
 	bytes, packets, connections, lost uint64
@@ -91,7 +91,7 @@ func (c *chunk) append(r *flow.Record, now int64) {
 			icmpCode:        r.ICMPCode,
 		},
 		node:          c.stringID(r.Node),
-		iface:         c.stringID(r.Interface),
+		interfaces:    c.stringID(joinInterfaces(r.Interfaces)),
 		sourceID:      c.identityID(r.Source.Identity),
 		destinationID: c.identityID(r.Destination.Identity),
 		start:         start,
@@ -133,7 +133,7 @@ func (v *view) record(i int, r *flow.Record) {
 			Addr:     netip.AddrPortFrom(netip.AddrFrom16(row.destination).Unmap(), row.destinationPort),
 			Identity: v.identities[row.destinationID],
 		},
-		Interface:   v.strings[row.iface],
+		Interfaces:  splitInterfaces(v.strings[row.interfaces]),
 		ICMPType:    row.icmpType,
 		ICMPCode:    row.icmpCode,
 		TCPFlags:    row.tcpFlags,

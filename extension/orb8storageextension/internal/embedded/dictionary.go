@@ -39,6 +39,18 @@ func (d *dictionary) seal() {
 	d.strings, d.identities = slices.Clone(d.strings), slices.Clone(d.identities)
 }
 
+// No interface has a slash in its name: the kernel does not allow it.
+const interfaceSeparator = "/"
+
+func joinInterfaces(names []string) string { return strings.Join(names, interfaceSeparator) }
+
+func splitInterfaces(joined string) []string {
+	if joined == "" {
+		return nil
+	}
+	return strings.Split(joined, interfaceSeparator)
+}
+
 func (d *dictionary) stringID(s string) uint32 {
 	id, known := d.stringIndex[s]
 	if !known {

@@ -52,8 +52,11 @@ func (f *aggregate) wireKey() wireKey {
 // add takes a flow; interfaces tells whether several flows at an end must be the same one, seen at several interfaces.
 func (s *sightings) add(f *aggregate, interfaces bool) {
 	end := &s.received
-	if f.newest().direction == flow.Egress {
+	switch f.newest().direction {
+	case flow.Egress:
 		end = &s.sent
+	case flow.Transit: // at neither end
+		return
 	}
 	if *end == nil {
 		*end = f
@@ -91,11 +94,15 @@ func (s *sightings) settle(f *aggregate) {
 	if s.doubtful {
 		return
 	}
-	f.far = s.sent
-	if f.newest().direction == flow.Egress {
+	switch f.newest().direction {
+	case flow.Egress:
 		f.far = s.received
+	case flow.Ingress:
+		f.far = s.sent
 	}
-	f.folded = f != s.witness()
+	if w := s.witness(); w != nil {
+		f.folded = f != w
+	}
 }
 
 // witness returns the flow whose row stands for all: the client's, or the sender's where no client is known.

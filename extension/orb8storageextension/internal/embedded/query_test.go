@@ -21,7 +21,7 @@ func TestRecordSurvivesTheRoundTrip(t *testing.T) {
 	}
 	tests := map[string]flow.Record{
 		"TCP over IPv4": with(record(1, 2), func(r *flow.Record) {
-			r.Source.Identity, r.Interface, r.TCPFlags, r.Ended = full, "veth0", 0xff, true
+			r.Source.Identity, r.Interfaces, r.TCPFlags, r.Ended = full, []string{"veth0", "br0"}, 0xff, true
 			r.Bytes, r.Packets, r.Connections, r.LostPackets = 1<<63, 1<<62, 1<<61, 1<<60
 		}),
 		"ICMPv6": {
@@ -99,7 +99,7 @@ func TestWhatTellsFlowsApart(t *testing.T) {
 		{"source port", func(r *flow.Record) { r.Source.Addr = netip.MustParseAddrPort("10.0.0.1:40001") }, 2},
 		{"destination address", func(r *flow.Record) { r.Destination.Addr = netip.MustParseAddrPort("10.0.0.9:443") }, 2},
 		{"destination port", func(r *flow.Record) { r.Destination.Addr = netip.MustParseAddrPort("10.0.0.2:80") }, 2},
-		{"interface", func(r *flow.Record) { r.Interface = "eth0" }, 2},
+		{"interfaces", func(r *flow.Record) { r.Interfaces = []string{"eth0"} }, 1},
 		{"ICMP type", func(r *flow.Record) { r.ICMPType = 8 }, 2},
 		{"ICMP code", func(r *flow.Record) { r.ICMPCode = 1 }, 2},
 		{"local cgroup", func(r *flow.Record) { r.Source.Identity.CgroupID = 8 }, 2},
@@ -175,10 +175,55 @@ func TestRangeOfLateRecord(t *testing.T) {
 	assert.Equal(t, flow.UDP, result.Flows[0].Transport)
 }
 
+// A route may change while a flow lives, and the last record of a flow names no interface.
+func TestInterfacesOfAllRecordsAreListed(t *testing.T) {
+	s, clock := newTestStore(MinBytes)
+	clock.set(10)
+	for i, path := range [][]string{{"veth0", "br0", "eth0"}, {"veth0", "br0", "eth1"}, {"veth0", "br0", "eth0"}, nil} {
+		s.WriteFlows([]flow.Record{with(record(i, i+1), func(r *flow.Record) { r.Interfaces = path })})
+	}
+	flows := query(t, s, storage.FlowQuery{}).Flows
+	require.Len(t, flows, 1)
+	assert.Equal(t, []string{"veth0", "br0", "eth0", "eth1"}, flows[0].Interfaces)
+}
+
+// What a node only routes is in the row of those at the ends, if they were seen, and else a row of its own.
+func TestTransitIsNoEnd(t *testing.T) {
+	seenAt := func(node string, d flow.Direction) flow.Record {
+		return with(record(1, 2), func(r *flow.Record) {
+			r.Node, r.Direction, r.Initiator = node, d, flow.InitiatorSource
+			r.ClientISN, r.ServerISN, r.HasISNs = 1, 2, true
+		})
+	}
+	router := seenAt("router", flow.Transit)
+	for name, ends := range map[string][]flow.Record{
+		"nobody":        nil,
+		"both ends":     {seenAt("node-a", flow.Egress), seenAt("node-b", flow.Ingress)},
+		"the sender":    {seenAt("node-a", flow.Egress)},
+		"the recipient": {seenAt("node-b", flow.Ingress)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, clock := newTestStore(MinBytes)
+			clock.set(10)
+			s.WriteFlows(append([]flow.Record{router}, ends...))
+			want := "router"
+			if len(ends) > 0 {
+				want = ends[0].Node
+			}
+			joined := query(t, s, storage.FlowQuery{}).Flows
+			require.Len(t, joined, 1)
+			assert.Equal(t, want, joined[0].Node)
+			assert.Equal(t, len(ends) == 2, joined[0].Other != nil)
+			assert.Len(t, query(t, s, storage.FlowQuery{SeparateEnds: true}).Flows, 1+len(ends))
+		})
+	}
+}
+
 func TestOrderAndLimit(t *testing.T) {
 	named := func(name, node, source, destination string, start, end int) flow.Record {
 		return with(record(start, end), func(r *flow.Record) {
-			r.Interface, r.Node = name, node
+			r.Node = node
+			r.Source.Identity = flow.Identity{CgroupID: uint64(len(name)), Pod: name}
 			r.Source.Addr, r.Destination.Addr = netip.MustParseAddrPort(source), netip.MustParseAddrPort(destination)
 		})
 	}
@@ -195,7 +240,7 @@ func TestOrderAndLimit(t *testing.T) {
 	names := func(records []flow.Record) []string {
 		var s []string
 		for _, r := range records {
-			s = append(s, r.Interface)
+			s = append(s, r.Source.Identity.Pod)
 		}
 		return s
 	}

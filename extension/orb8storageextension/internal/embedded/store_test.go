@@ -106,15 +106,15 @@ func TestBytesGrowWithWhatIsNew(t *testing.T) {
 	assert.Equal(t, first, s.Status().Store.Bytes, "a known identity takes nothing")
 	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Source.Identity.PID++ })})
 	assert.Equal(t, first+identityBytes, s.Status().Store.Bytes, "its strings are known")
-	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interface = "eth0" })})
+	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interfaces = []string{"eth0"} })})
 	assert.Equal(t, first+identityBytes+stringBytes+4, s.Status().Store.Bytes)
 }
 
 func TestStoreKeepsNoMessageAlive(t *testing.T) {
 	s, _ := newTestStore(MinBytes)
 	message := strings.Repeat("x", 1000) + "eth0"
-	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interface = message[1000:] })})
-	got := query(t, s, storage.FlowQuery{}).Flows[0].Interface
+	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interfaces = []string{message[1000:]} })})
+	got := query(t, s, storage.FlowQuery{}).Flows[0].Interfaces[0]
 	assert.Equal(t, "eth0", got)
 	assert.NotSame(t, unsafe.StringData(message[1000:]), unsafe.StringData(got))
 }
