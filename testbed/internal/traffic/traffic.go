@@ -58,6 +58,13 @@ const timeout = 60 * time.Second
 // Exchange sends the load from client to server and returns what each of them saw, after every connection is closed.
 func Exchange(t testing.TB, client, server *lab.Node, load Load) (sent, received Report) {
 	t.Helper()
+	return ExchangeVia(t, client, server, load, func(listening netip.AddrPort) netip.AddrPort { return listening })
+}
+
+// ExchangeVia is Exchange for a client that reaches the server by another address: via is told where the server listens,
+// and returns where the client is to connect to.
+func ExchangeVia(t testing.TB, client, server *lab.Node, load Load, via func(listening netip.AddrPort) netip.AddrPort) (sent, received Report) {
+	t.Helper()
 	ip := server.IPv4
 	if strings.HasSuffix(load.Network, "6") {
 		ip = server.IPv6
@@ -66,7 +73,7 @@ func Exchange(t testing.TB, client, server *lab.Node, load Load) (sent, received
 	receiver := start(t, server, part{Load: load, Serve: true, Address: netip.AddrPortFrom(ip, 0)})
 	var listening netip.AddrPort
 	receiver.read(&listening)
-	sender := start(t, client, part{Load: load, Address: listening})
+	sender := start(t, client, part{Load: load, Address: via(listening)})
 	sender.read(&sent)
 	receiver.read(&received)
 	sender.wait()
