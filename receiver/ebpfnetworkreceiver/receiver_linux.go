@@ -52,15 +52,16 @@ type networkReceiver struct {
 	pressure chan struct{}
 
 	// Of the goroutine of run alone.
-	tracker    *tracker
-	drops      *dropCounter
-	spans      *spans // nil where there is no traces pipeline
-	flows      *batch
-	kernelLoss engine.Loss // as of the last interval's end
-	lostBefore uint64      // packets, kernel and user space
-	packets    uint64
-	bytes      uint64
-	tableFlows int
+	tracker      *tracker
+	drops        *dropCounter
+	spans        *spans // nil where there is no traces pipeline
+	flows        *batch
+	backpressure backpressure
+	kernelLoss   engine.Loss // as of the last interval's end
+	lostBefore   uint64      // packets, kernel and user space
+	packets      uint64
+	bytes        uint64
+	tableFlows   int
 
 	mu sync.Mutex
 	// overflow holds the flows that found the kernel's table full, until the next interval ends.
@@ -80,11 +81,12 @@ func newNetworkReceiver(set receiver.Settings, cfg *Config) (*networkReceiver, e
 	version := set.BuildInfo.Version
 	return &networkReceiver{
 		cfg: cfg, set: set, obs: obs,
-		mb:       metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set),
-		flows:    newBatch(version),
-		events:   newBatch(version),
-		overflow: map[network.NetworkFlowKey]network.NetworkFlow{},
-		pressure: make(chan struct{}, 1),
+		mb:           metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set),
+		flows:        newBatch(version),
+		events:       newBatch(version),
+		overflow:     map[network.NetworkFlowKey]network.NetworkFlow{},
+		pressure:     make(chan struct{}, 1),
+		backpressure: backpressure{logger: set.Logger},
 
 		unavailable: map[string]string{},
 	}, nil
@@ -324,6 +326,7 @@ func (r *networkReceiver) report() {
 		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
 	}
 	status := r.status(now)
+	r.backpressure.interval(status.RingBufferUtilization, status.LostEvents, status.LostPackets)
 	r.flows.addStatus(&status)
 	r.flushFlows()
 	r.sendSpans(now)

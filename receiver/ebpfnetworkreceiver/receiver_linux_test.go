@@ -119,16 +119,33 @@ func TestOwnTrafficIsLeftOut(t *testing.T) {
 	before, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	require.NoError(t, err)
 	defer before.Close()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0") // with MPTCP, where the kernel has it: Go's default
+	require.NoError(t, err)
+	defer listener.Close()
 	sink := &consumertest.LogsSink{}
 	r := startLogs(t, cfg, sink)
 	server := sendDatagrams(t, 3)
 	_, err = before.WriteToUDPAddrPort([]byte("x"), before.LocalAddr().(*net.UDPAddr).AddrPort())
 	require.NoError(t, err)
+	client, err := net.Dial("tcp4", listener.Addr().String())
+	require.NoError(t, err)
+	accepted, err := listener.Accept()
+	require.NoError(t, err)
+	for range 3 { // longer than an interval: every generation of the flow table must know them
+		_, err := client.Write(make([]byte, 1000))
+		require.NoError(t, err)
+		time.Sleep(cfg.Interval)
+	}
+	require.NoError(t, client.Close())
+	require.NoError(t, accepted.Close())
 	require.NoError(t, r.Shutdown(t.Context()))
 
 	eachLog(sink, flow.EventNameFlow, func(res plog.ResourceLogs, lr plog.LogRecord) {
 		rec, err := flow.RecordFrom(res.Resource(), lr)
 		require.NoError(t, err)
+		for _, addr := range []netip.AddrPort{rec.Source.Addr, rec.Destination.Addr} {
+			assert.NotEqual(t, listener.Addr().String(), addr.String(), "an accepted connection: %+v", rec)
+		}
 		assert.NotEqual(t, server, rec.Destination.Addr, "a socket made after the start")
 		assert.NotEqual(t, before.LocalAddr().(*net.UDPAddr).AddrPort(), rec.Destination.Addr, "a socket made before the start")
 	})
