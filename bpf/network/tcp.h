@@ -39,6 +39,8 @@ static __always_inline void tcp_health(struct __sk_buff *skb, enum place at, str
 		f->srtt_us = tp->srtt_us >> 3; // the kernel keeps eight times of it
 		f->min_rtt_us = tp->rtt_min.s[0].v;
 		f->retransmits = tp->total_retrans;
+		// Keeps the compiler from merging the ends of both ways: Linux 6.1 refuses arithmetic on a bpf_tcp_sock.
+		asm volatile("");
 		return;
 	}
 	bpf_sk = skb->sk;
