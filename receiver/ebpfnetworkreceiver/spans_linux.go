@@ -12,8 +12,6 @@ import (
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
 )
 
-const tcpSYN = 0x02
-
 // spans makes a span of every TCP connection whose opening it saw, for each of its ends on this node. It adds up the flow
 // records of the connections that are open. It is not safe for concurrent use.
 type spans struct {

@@ -9,6 +9,7 @@ import (
 
 const (
 	tcpFIN = 0x01
+	tcpSYN = 0x02
 	tcpRST = 0x04
 )
 
@@ -51,7 +52,6 @@ type closingFlow struct {
 // seriesKey is the identity of a metric's data points.
 type seriesKey struct {
 	cgroupID  uint64
-	ifindex   uint32
 	direction uint8
 	transport uint8
 	ipv4      bool
@@ -191,9 +191,6 @@ func (t *tracker) endQuietly(k network.NetworkFlowKey, st flowState, o flow.Outc
 
 func (t *tracker) count(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 	key := seriesKey{cgroupID: f.CgroupId, direction: k.Direction, transport: k.Transport, ipv4: isIPv4(&k.Saddr)}
-	if t.recorder.interfaceName != nil {
-		key.ifindex = uint32(k.Scope)
-	}
 	s := t.series[key]
 	if s == nil {
 		s = &series{start: t.recorder.clock.wall(int64(f.FirstNs))}
