@@ -93,20 +93,13 @@ func recordSeries(t *tracker, mb *metadata.MetricsBuilder, now pcommon.Timestamp
 
 func recordPoint(t *tracker, mb *metadata.MetricsBuilder, now pcommon.Timestamp, k seriesKey) {
 	s := t.series[k]
-	direction := metadata.AttributeOrb8FlowDirectionEgress
-	if flow.Direction(k.direction) == flow.Ingress {
-		direction = metadata.AttributeOrb8FlowDirectionIngress
-	}
+	direction := metadata.MapAttributeOrb8FlowDirection[flow.Direction(k.direction).String()]
 	network := metadata.AttributeNetworkTypeIpv6
 	if k.ipv4 {
 		network = metadata.AttributeNetworkTypeIpv4
 	}
-	var opts []metadata.MetricAttributeOption
-	if t.recorder.interfaceName != nil {
-		opts = append(opts, metadata.WithNetworkInterfaceNameMetricAttribute(t.recorder.interfaceName(k.ifindex)))
-	}
 	transport := flow.Transport(k.transport).String()
-	mb.RecordOrb8NetworkFlowIoDataPoint(now, int64(s.bytes), direction, transport, network, opts...)
-	mb.RecordOrb8NetworkFlowPacketsDataPoint(now, int64(s.packets), direction, transport, network, opts...)
-	mb.RecordOrb8NetworkConnectionsDataPoint(now, int64(s.connections), direction, transport, network, opts...)
+	mb.RecordOrb8NetworkFlowIoDataPoint(now, int64(s.bytes), direction, transport, network)
+	mb.RecordOrb8NetworkFlowPacketsDataPoint(now, int64(s.packets), direction, transport, network)
+	mb.RecordOrb8NetworkConnectionsDataPoint(now, int64(s.connections), direction, transport, network)
 }

@@ -53,6 +53,7 @@ type networkReceiver struct {
 
 	// Of the goroutine of run alone.
 	tracker      *tracker
+	merger       *merger // nil in cgroup mode
 	drops        *dropCounter
 	spans        *spans // nil where there is no traces pipeline
 	flows        *batch
@@ -158,7 +159,12 @@ func (r *networkReceiver) open() error {
 	if r.traces != nil {
 		r.spans = newSpans(r.cfg, r.mode == modeCgroup)
 	}
-	r.tracker = newTracker(r.cfg, recorder{interfaceName: r.interfaceName()}, r.emitFlow)
+	rec := recorder{}
+	if r.devices != nil {
+		r.merger = newMerger()
+		rec.interfaces = r.merger.interfaces
+	}
+	r.tracker = newTracker(r.cfg, rec, r.emitFlow)
 	r.set.Logger.Info("Watching packets", zap.String("attach_mode", r.mode), zap.Uint32("attach_points", r.attachPoints()))
 	return nil
 }
@@ -177,12 +183,9 @@ func (r *networkReceiver) openDrops() *engine.Drops {
 	return drops
 }
 
-// interfaceName returns nil in cgroup mode.
-func (r *networkReceiver) interfaceName() func(uint32) string {
-	if r.devices == nil {
-		return nil
-	}
-	return func(index uint32) string { return r.devices.Devices().Get(index).Name }
+// interfaceOf returns the interface that saw a packet.
+func (r *networkReceiver) interfaceOf(k *network.NetworkFlowKey) []string {
+	return []string{r.devices.Devices().Get(uint32(k.Scope)).Name}
 }
 
 // shutdown takes the programs off, reports what they had counted until then, and unloads them.
@@ -198,7 +201,7 @@ func (r *networkReceiver) shutdown(context.Context) error {
 	err = errors.Join(err, r.engine.Flush())
 	r.cancel()
 	r.wg.Wait()
-	r.report()
+	r.report(true)
 	r.flushEvents()
 	return errors.Join(err, r.close())
 }
@@ -228,16 +231,19 @@ func (r *networkReceiver) run(ctx context.Context) {
 		case <-events.C:
 			r.flushEvents()
 		case <-intervals.C:
-			r.report()
+			r.report(false)
 		case <-r.pressure:
-			r.report()
+			r.report(false)
 		}
 	}
 }
 
 func (r *networkReceiver) readEvents() {
 	defer r.wg.Done()
-	rec := recorder{interfaceName: r.interfaceName()}
+	rec, echoes := recorder{}, newEchoes()
+	if r.devices != nil {
+		rec.interfaces = r.interfaceOf
+	}
 	var clockUntil uint64
 	err := r.engine.ReadEvents(func(e *network.NetworkEvent, _ []byte) {
 		switch network.NetworkEventKind(e.Kind) {
@@ -249,6 +255,9 @@ func (r *networkReceiver) readEvents() {
 		case network.NetworkEventKindEVENT_OVERFLOW:
 			r.addOverflow(e)
 		default:
+			if r.devices != nil && !echoes.isNews(r.devices.Devices(), e) {
+				return
+			}
 			if e.Flow.FirstNs >= clockUntil {
 				rec.clock, clockUntil = readClock(), e.Flow.FirstNs+uint64(time.Second)
 			}
@@ -315,9 +324,9 @@ func (r *networkReceiver) flushEvents() {
 	r.consume(full)
 }
 
-// report closes an interval: it flips and empties the flow table and sends records, status and metrics.
-func (r *networkReceiver) report() {
-	if err := r.drain(); err != nil {
+// report closes an interval, perhaps the last: it flips and empties the flow table and sends records, status and metrics.
+func (r *networkReceiver) report(last bool) {
+	if err := r.drain(last); err != nil {
 		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
 		return
 	}
@@ -333,7 +342,7 @@ func (r *networkReceiver) report() {
 	r.sendMetrics(now, &status)
 }
 
-func (r *networkReceiver) drain() error {
+func (r *networkReceiver) drain(last bool) error {
 	if err := r.engine.Flip(); err != nil {
 		return err
 	}
@@ -349,15 +358,24 @@ func (r *networkReceiver) drain() error {
 
 	r.tracker.begin(readClock(), lost-r.lostBefore)
 	r.lostBefore = lost
+	observe := r.observe
+	if r.merger != nil {
+		r.merger.begin(r.devices.Devices())
+		observe = r.merger.observe
+	}
 	r.tableFlows, err = r.engine.Drain(func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 		if more, ok := overflow[*k]; ok {
 			*f = merge(*f, more)
 			delete(overflow, *k)
 		}
-		r.observe(k, f)
+		observe(k, f)
 	})
 	for k, f := range overflow {
-		r.observe(&k, &f)
+		observe(&k, &f)
+	}
+	if r.merger != nil {
+		r.merger.end(last, r.observe)
+		r.devices.Forget()
 	}
 	r.tracker.end()
 	return err

@@ -11,8 +11,8 @@ import (
 // recorder turns what the kernel counted into flow records.
 type recorder struct {
 	clock clock
-	// interfaceName is nil in cgroup mode, where a key's scope is a cgroup id.
-	interfaceName func(index uint32) string
+	// interfaces returns those that saw a flow in this interval. It is nil in cgroup mode, where flows are seen at sockets.
+	interfaces func(*network.NetworkFlowKey) []string
 	// lost is how many packets were lost while the record's interval lasted.
 	lost uint64
 }
@@ -43,8 +43,8 @@ func (c *recorder) record(k *network.NetworkFlowKey, f *network.NetworkFlow, end
 		r.ICMPType, r.ICMPCode = uint8(k.Dport>>8), uint8(k.Dport)
 		r.Destination.Addr = netip.AddrPortFrom(r.Destination.Addr.Addr(), 0)
 	}
-	if c.interfaceName != nil {
-		r.Interfaces = []string{c.interfaceName(uint32(k.Scope))}
+	if c.interfaces != nil {
+		r.Interfaces = c.interfaces(k)
 	}
 	r.Local().Identity = flow.Identity{CgroupID: f.CgroupId, PID: f.Pid, Process: commString(&f.Comm)}
 	return r
@@ -55,7 +55,9 @@ func reverse(k *network.NetworkFlowKey) network.NetworkFlowKey {
 	r := *k
 	r.Saddr, r.Daddr = k.Daddr, k.Saddr
 	r.Sport, r.Dport = k.Dport, k.Sport
-	r.Direction = uint8(flow.Ingress) + uint8(flow.Egress) - k.Direction
+	if d := flow.Direction(k.Direction); d != flow.Transit {
+		r.Direction = uint8(flow.Ingress + flow.Egress - d)
+	}
 	return r
 }
 

@@ -48,9 +48,9 @@ func TestRecord(t *testing.T) {
 			},
 		},
 		"icmpv6 at an interface": {
-			recorder{clock: c, interfaceName: func(i uint32) string {
-				assert.EqualValues(t, 77, i)
-				return "veth1"
+			recorder{clock: c, interfaces: func(k *network.NetworkFlowKey) []string {
+				assert.EqualValues(t, 77, k.Scope)
+				return []string{"veth1"}
 			}},
 			key(flow.ICMPv6, flow.Ingress, "[fe80::1]:0", "[fe80::2]:33281"), // 130 << 8 | 1
 			network.NetworkFlow{Bytes: 64, Packets: 1},

@@ -13,10 +13,9 @@ import (
 type Orb8NetworkConnectionsMetricAttributeKey string
 
 const (
-	Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection    Orb8NetworkConnectionsMetricAttributeKey = "orb8.flow.direction"
-	Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport     Orb8NetworkConnectionsMetricAttributeKey = "network.transport"
-	Orb8NetworkConnectionsMetricAttributeKeyNetworkType          Orb8NetworkConnectionsMetricAttributeKey = "network.type"
-	Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName Orb8NetworkConnectionsMetricAttributeKey = "network.interface.name"
+	Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection Orb8NetworkConnectionsMetricAttributeKey = "orb8.flow.direction"
+	Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport  Orb8NetworkConnectionsMetricAttributeKey = "network.transport"
+	Orb8NetworkConnectionsMetricAttributeKeyNetworkType       Orb8NetworkConnectionsMetricAttributeKey = "network.type"
 )
 
 // Orb8NetworkConnectionsMetricConfig provides config for the orb8.network.connections metric.
@@ -45,9 +44,9 @@ func (ms *Orb8NetworkConnectionsMetricConfig) Unmarshal(parser *confmap.Conf) er
 func (ms *Orb8NetworkConnectionsMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType, Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName:
+		case Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType:
 		default:
-			return fmt.Errorf("metric orb8.network.connections doesn't have an attribute %v, valid attributes: [orb8.flow.direction, network.transport, network.type, network.interface.name]", val)
+			return fmt.Errorf("metric orb8.network.connections doesn't have an attribute %v, valid attributes: [orb8.flow.direction, network.transport, network.type]", val)
 		}
 	}
 
@@ -113,10 +112,9 @@ func (ms *Orb8NetworkDropsMetricConfig) Validate() error {
 type Orb8NetworkFlowIoMetricAttributeKey string
 
 const (
-	Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection    Orb8NetworkFlowIoMetricAttributeKey = "orb8.flow.direction"
-	Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport     Orb8NetworkFlowIoMetricAttributeKey = "network.transport"
-	Orb8NetworkFlowIoMetricAttributeKeyNetworkType          Orb8NetworkFlowIoMetricAttributeKey = "network.type"
-	Orb8NetworkFlowIoMetricAttributeKeyNetworkInterfaceName Orb8NetworkFlowIoMetricAttributeKey = "network.interface.name"
+	Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection Orb8NetworkFlowIoMetricAttributeKey = "orb8.flow.direction"
+	Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport  Orb8NetworkFlowIoMetricAttributeKey = "network.transport"
+	Orb8NetworkFlowIoMetricAttributeKeyNetworkType       Orb8NetworkFlowIoMetricAttributeKey = "network.type"
 )
 
 // Orb8NetworkFlowIoMetricConfig provides config for the orb8.network.flow.io metric.
@@ -145,9 +143,9 @@ func (ms *Orb8NetworkFlowIoMetricConfig) Unmarshal(parser *confmap.Conf) error {
 func (ms *Orb8NetworkFlowIoMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType, Orb8NetworkFlowIoMetricAttributeKeyNetworkInterfaceName:
+		case Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType:
 		default:
-			return fmt.Errorf("metric orb8.network.flow.io doesn't have an attribute %v, valid attributes: [orb8.flow.direction, network.transport, network.type, network.interface.name]", val)
+			return fmt.Errorf("metric orb8.network.flow.io doesn't have an attribute %v, valid attributes: [orb8.flow.direction, network.transport, network.type]", val)
 		}
 	}
 
@@ -164,10 +162,9 @@ func (ms *Orb8NetworkFlowIoMetricConfig) Validate() error {
 type Orb8NetworkFlowPacketsMetricAttributeKey string
 
 const (
-	Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection    Orb8NetworkFlowPacketsMetricAttributeKey = "orb8.flow.direction"
-	Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport     Orb8NetworkFlowPacketsMetricAttributeKey = "network.transport"
-	Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType          Orb8NetworkFlowPacketsMetricAttributeKey = "network.type"
-	Orb8NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName Orb8NetworkFlowPacketsMetricAttributeKey = "network.interface.name"
+	Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection Orb8NetworkFlowPacketsMetricAttributeKey = "orb8.flow.direction"
+	Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport  Orb8NetworkFlowPacketsMetricAttributeKey = "network.transport"
+	Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType       Orb8NetworkFlowPacketsMetricAttributeKey = "network.type"
 )
 
 // Orb8NetworkFlowPacketsMetricConfig provides config for the orb8.network.flow.packets metric.
@@ -196,9 +193,9 @@ func (ms *Orb8NetworkFlowPacketsMetricConfig) Unmarshal(parser *confmap.Conf) er
 func (ms *Orb8NetworkFlowPacketsMetricConfig) Validate() error {
 	for _, val := range ms.EnabledAttributes {
 		switch val {
-		case Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName:
+		case Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType:
 		default:
-			return fmt.Errorf("metric orb8.network.flow.packets doesn't have an attribute %v, valid attributes: [orb8.flow.direction, network.transport, network.type, network.interface.name]", val)
+			return fmt.Errorf("metric orb8.network.flow.packets doesn't have an attribute %v, valid attributes: [orb8.flow.direction, network.transport, network.type]", val)
 		}
 	}
 
@@ -392,7 +389,7 @@ func DefaultMetricsConfig() MetricsConfig {
 		Orb8NetworkConnections: Orb8NetworkConnectionsMetricConfig{
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,
-			EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType, Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName},
+			EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType},
 		},
 		Orb8NetworkDrops: Orb8NetworkDropsMetricConfig{
 			Enabled:             true,
@@ -402,12 +399,12 @@ func DefaultMetricsConfig() MetricsConfig {
 		Orb8NetworkFlowIo: Orb8NetworkFlowIoMetricConfig{
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,
-			EnabledAttributes:   []Orb8NetworkFlowIoMetricAttributeKey{Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType, Orb8NetworkFlowIoMetricAttributeKeyNetworkInterfaceName},
+			EnabledAttributes:   []Orb8NetworkFlowIoMetricAttributeKey{Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType},
 		},
 		Orb8NetworkFlowPackets: Orb8NetworkFlowPacketsMetricConfig{
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,
-			EnabledAttributes:   []Orb8NetworkFlowPacketsMetricAttributeKey{Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName},
+			EnabledAttributes:   []Orb8NetworkFlowPacketsMetricAttributeKey{Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType},
 		},
 		Orb8NetworkFlowTableEntries: Orb8NetworkFlowTableEntriesMetricConfig{
 			Enabled: true,

@@ -29,7 +29,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					Orb8NetworkConnections: Orb8NetworkConnectionsMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType, Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName},
+						EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType},
 					},
 					Orb8NetworkDrops: Orb8NetworkDropsMetricConfig{
 						Enabled:             true,
@@ -39,12 +39,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					Orb8NetworkFlowIo: Orb8NetworkFlowIoMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []Orb8NetworkFlowIoMetricAttributeKey{Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType, Orb8NetworkFlowIoMetricAttributeKeyNetworkInterfaceName},
+						EnabledAttributes:   []Orb8NetworkFlowIoMetricAttributeKey{Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType},
 					},
 					Orb8NetworkFlowPackets: Orb8NetworkFlowPacketsMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []Orb8NetworkFlowPacketsMetricAttributeKey{Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName},
+						EnabledAttributes:   []Orb8NetworkFlowPacketsMetricAttributeKey{Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType},
 					},
 					Orb8NetworkFlowTableEntries: Orb8NetworkFlowTableEntriesMetricConfig{
 						Enabled: true,
@@ -83,7 +83,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					Orb8NetworkConnections: Orb8NetworkConnectionsMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType, Orb8NetworkConnectionsMetricAttributeKeyNetworkInterfaceName},
+						EnabledAttributes:   []Orb8NetworkConnectionsMetricAttributeKey{Orb8NetworkConnectionsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkConnectionsMetricAttributeKeyNetworkTransport, Orb8NetworkConnectionsMetricAttributeKeyNetworkType},
 					},
 					Orb8NetworkDrops: Orb8NetworkDropsMetricConfig{
 						Enabled:             false,
@@ -93,12 +93,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					Orb8NetworkFlowIo: Orb8NetworkFlowIoMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []Orb8NetworkFlowIoMetricAttributeKey{Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType, Orb8NetworkFlowIoMetricAttributeKeyNetworkInterfaceName},
+						EnabledAttributes:   []Orb8NetworkFlowIoMetricAttributeKey{Orb8NetworkFlowIoMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowIoMetricAttributeKeyNetworkTransport, Orb8NetworkFlowIoMetricAttributeKeyNetworkType},
 					},
 					Orb8NetworkFlowPackets: Orb8NetworkFlowPacketsMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
-						EnabledAttributes:   []Orb8NetworkFlowPacketsMetricAttributeKey{Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkInterfaceName},
+						EnabledAttributes:   []Orb8NetworkFlowPacketsMetricAttributeKey{Orb8NetworkFlowPacketsMetricAttributeKeyOrb8FlowDirection, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkTransport, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType},
 					},
 					Orb8NetworkFlowTableEntries: Orb8NetworkFlowTableEntriesMetricConfig{
 						Enabled: false,
@@ -144,7 +144,7 @@ func TestOrb8NetworkConnectionsMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []Orb8NetworkConnectionsMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.connections doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, network.transport, network.type, network.interface.name]")
+	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.connections doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, network.transport, network.type]")
 
 	cfg = DefaultMetricsConfig().Orb8NetworkConnections
 	cfg.AggregationStrategy = "invalid"
@@ -168,7 +168,7 @@ func TestOrb8NetworkFlowIoMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []Orb8NetworkFlowIoMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.flow.io doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, network.transport, network.type, network.interface.name]")
+	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.flow.io doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, network.transport, network.type]")
 
 	cfg = DefaultMetricsConfig().Orb8NetworkFlowIo
 	cfg.AggregationStrategy = "invalid"
@@ -180,7 +180,7 @@ func TestOrb8NetworkFlowPacketsMetricsConfig_Validate(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 
 	cfg.EnabledAttributes = []Orb8NetworkFlowPacketsMetricAttributeKey{"invalid"}
-	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.flow.packets doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, network.transport, network.type, network.interface.name]")
+	require.ErrorContains(t, cfg.Validate(), "metric orb8.network.flow.packets doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, network.transport, network.type]")
 
 	cfg = DefaultMetricsConfig().Orb8NetworkFlowPackets
 	cfg.AggregationStrategy = "invalid"

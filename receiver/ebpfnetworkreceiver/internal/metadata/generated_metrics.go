@@ -53,6 +53,7 @@ const (
 	_ AttributeOrb8FlowDirection = iota
 	AttributeOrb8FlowDirectionIngress
 	AttributeOrb8FlowDirectionEgress
+	AttributeOrb8FlowDirectionTransit
 )
 
 // String returns the string representation of the AttributeOrb8FlowDirection.
@@ -62,6 +63,8 @@ func (av AttributeOrb8FlowDirection) String() string {
 		return "ingress"
 	case AttributeOrb8FlowDirectionEgress:
 		return "egress"
+	case AttributeOrb8FlowDirectionTransit:
+		return "transit"
 	}
 	return ""
 }
@@ -70,12 +73,13 @@ func (av AttributeOrb8FlowDirection) String() string {
 var MapAttributeOrb8FlowDirection = map[string]AttributeOrb8FlowDirection{
 	"ingress": AttributeOrb8FlowDirectionIngress,
 	"egress":  AttributeOrb8FlowDirectionEgress,
+	"transit": AttributeOrb8FlowDirectionTransit,
 }
 
 var MetricsInfo = metricsInfo{
 	Orb8NetworkConnections: metricInfo{
 		Name:       "orb8.network.connections",
-		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type", "network.interface.name"},
+		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type"},
 	},
 	Orb8NetworkDrops: metricInfo{
 		Name:       "orb8.network.drops",
@@ -83,11 +87,11 @@ var MetricsInfo = metricsInfo{
 	},
 	Orb8NetworkFlowIo: metricInfo{
 		Name:       "orb8.network.flow.io",
-		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type", "network.interface.name"},
+		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type"},
 	},
 	Orb8NetworkFlowPackets: metricInfo{
 		Name:       "orb8.network.flow.packets",
-		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type", "network.interface.name"},
+		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type"},
 	},
 	Orb8NetworkFlowTableEntries: metricInfo{
 		Name: "orb8.network.flow_table.entries",
@@ -151,12 +155,6 @@ func WithDropTransportMetricAttribute(dropTransportAttributeValue string) Metric
 	})
 }
 
-func WithNetworkInterfaceNameMetricAttribute(networkInterfaceNameAttributeValue string) MetricAttributeOption {
-	return metricAttributeOptionFunc(func(dp pmetric.NumberDataPoint) {
-		dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
-	})
-}
-
 type metricOrb8NetworkConnections struct {
 	data          pmetric.Metric                     // data buffer for generated metric.
 	config        Orb8NetworkConnectionsMetricConfig // metric config provided by user.
@@ -176,7 +174,7 @@ func (m *metricOrb8NetworkConnections) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricOrb8NetworkConnections) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, options ...MetricAttributeOption) {
+func (m *metricOrb8NetworkConnections) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -192,9 +190,6 @@ func (m *metricOrb8NetworkConnections) recordDataPoint(start pcommon.Timestamp, 
 	}
 	if slices.Contains(m.config.EnabledAttributes, Orb8NetworkConnectionsMetricAttributeKeyNetworkType) {
 		dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
-	}
-	for _, op := range options {
-		op.apply(dp)
 	}
 
 	var s string
@@ -370,7 +365,7 @@ func (m *metricOrb8NetworkFlowIo) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricOrb8NetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, options ...MetricAttributeOption) {
+func (m *metricOrb8NetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -386,9 +381,6 @@ func (m *metricOrb8NetworkFlowIo) recordDataPoint(start pcommon.Timestamp, ts pc
 	}
 	if slices.Contains(m.config.EnabledAttributes, Orb8NetworkFlowIoMetricAttributeKeyNetworkType) {
 		dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
-	}
-	for _, op := range options {
-		op.apply(dp)
 	}
 
 	var s string
@@ -470,7 +462,7 @@ func (m *metricOrb8NetworkFlowPackets) init() {
 	m.aggDataPoints = m.aggDataPoints[:0]
 }
 
-func (m *metricOrb8NetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string, options ...MetricAttributeOption) {
+func (m *metricOrb8NetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue string, networkTransportAttributeValue string, networkTypeAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -486,9 +478,6 @@ func (m *metricOrb8NetworkFlowPackets) recordDataPoint(start pcommon.Timestamp, 
 	}
 	if slices.Contains(m.config.EnabledAttributes, Orb8NetworkFlowPacketsMetricAttributeKeyNetworkType) {
 		dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
-	}
-	for _, op := range options {
-		op.apply(dp)
 	}
 
 	var s string
@@ -1141,8 +1130,8 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 }
 
 // RecordOrb8NetworkConnectionsDataPoint adds a data point to orb8.network.connections metric.
-func (mb *MetricsBuilder) RecordOrb8NetworkConnectionsDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, options ...MetricAttributeOption) {
-	mb.metricOrb8NetworkConnections.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), options...)
+func (mb *MetricsBuilder) RecordOrb8NetworkConnectionsDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType) {
+	mb.metricOrb8NetworkConnections.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String())
 }
 
 // RecordOrb8NetworkDropsDataPoint adds a data point to orb8.network.drops metric.
@@ -1151,13 +1140,13 @@ func (mb *MetricsBuilder) RecordOrb8NetworkDropsDataPoint(ts pcommon.Timestamp, 
 }
 
 // RecordOrb8NetworkFlowIoDataPoint adds a data point to orb8.network.flow.io metric.
-func (mb *MetricsBuilder) RecordOrb8NetworkFlowIoDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, options ...MetricAttributeOption) {
-	mb.metricOrb8NetworkFlowIo.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), options...)
+func (mb *MetricsBuilder) RecordOrb8NetworkFlowIoDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType) {
+	mb.metricOrb8NetworkFlowIo.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String())
 }
 
 // RecordOrb8NetworkFlowPacketsDataPoint adds a data point to orb8.network.flow.packets metric.
-func (mb *MetricsBuilder) RecordOrb8NetworkFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, options ...MetricAttributeOption) {
-	mb.metricOrb8NetworkFlowPackets.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String(), options...)
+func (mb *MetricsBuilder) RecordOrb8NetworkFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType) {
+	mb.metricOrb8NetworkFlowPackets.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), networkTransportAttributeValue, networkTypeAttributeValue.String())
 }
 
 // RecordOrb8NetworkFlowTableEntriesDataPoint adds a data point to orb8.network.flow_table.entries metric.

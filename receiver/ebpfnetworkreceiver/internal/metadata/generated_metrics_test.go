@@ -81,9 +81,9 @@ func TestMetricsBuilder(t *testing.T) {
 			allMetricsCount := 0
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordOrb8NetworkConnectionsDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
+			mb.RecordOrb8NetworkConnectionsDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4)
 			if tt.name == "reaggregate_set" {
-				mb.RecordOrb8NetworkConnectionsDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "network.transport-val-2", AttributeNetworkTypeIpv6, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
+				mb.RecordOrb8NetworkConnectionsDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "network.transport-val-2", AttributeNetworkTypeIpv6)
 			}
 			defaultMetricsCount++
 			allMetricsCount++
@@ -93,15 +93,15 @@ func TestMetricsBuilder(t *testing.T) {
 			}
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordOrb8NetworkFlowIoDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
+			mb.RecordOrb8NetworkFlowIoDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4)
 			if tt.name == "reaggregate_set" {
-				mb.RecordOrb8NetworkFlowIoDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "network.transport-val-2", AttributeNetworkTypeIpv6, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
+				mb.RecordOrb8NetworkFlowIoDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "network.transport-val-2", AttributeNetworkTypeIpv6)
 			}
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordOrb8NetworkFlowPacketsDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
+			mb.RecordOrb8NetworkFlowPacketsDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4)
 			if tt.name == "reaggregate_set" {
-				mb.RecordOrb8NetworkFlowPacketsDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "network.transport-val-2", AttributeNetworkTypeIpv6, WithNetworkInterfaceNameMetricAttribute("network.interface.name-val"))
+				mb.RecordOrb8NetworkFlowPacketsDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "network.transport-val-2", AttributeNetworkTypeIpv6)
 			}
 			defaultMetricsCount++
 			allMetricsCount++
@@ -188,9 +188,6 @@ func TestMetricsBuilder(t *testing.T) {
 						networkTypeAttrVal, ok := dp.Attributes().Get("network.type")
 						assert.True(t, ok)
 						assert.Equal(t, "ipv4", networkTypeAttrVal.Str())
-						networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
-						assert.True(t, ok)
-						assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
 					} else {
 						assert.False(t, validatedMetrics["orb8.network.connections"], "Found a duplicate in the metrics slice: orb8.network.connections")
 						validatedMetrics["orb8.network.connections"] = true
@@ -292,9 +289,6 @@ func TestMetricsBuilder(t *testing.T) {
 						networkTypeAttrVal, ok := dp.Attributes().Get("network.type")
 						assert.True(t, ok)
 						assert.Equal(t, "ipv4", networkTypeAttrVal.Str())
-						networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
-						assert.True(t, ok)
-						assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
 					} else {
 						assert.False(t, validatedMetrics["orb8.network.flow.io"], "Found a duplicate in the metrics slice: orb8.network.flow.io")
 						validatedMetrics["orb8.network.flow.io"] = true
@@ -349,9 +343,6 @@ func TestMetricsBuilder(t *testing.T) {
 						networkTypeAttrVal, ok := dp.Attributes().Get("network.type")
 						assert.True(t, ok)
 						assert.Equal(t, "ipv4", networkTypeAttrVal.Str())
-						networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
-						assert.True(t, ok)
-						assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
 					} else {
 						assert.False(t, validatedMetrics["orb8.network.flow.packets"], "Found a duplicate in the metrics slice: orb8.network.flow.packets")
 						validatedMetrics["orb8.network.flow.packets"] = true
