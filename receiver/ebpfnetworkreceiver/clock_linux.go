@@ -24,3 +24,6 @@ func monotonicNow() int64 {
 }
 
 func (c clock) wall(ns int64) time.Time { return time.Unix(0, ns+c.offset).UTC() }
+
+// monotonic is the inverse of wall.
+func (c clock) monotonic(t time.Time) int64 { return t.UnixNano() - c.offset }

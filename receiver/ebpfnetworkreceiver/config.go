@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -23,6 +24,9 @@ const (
 	maxRingBufferSize = 32 << 20
 	maxFlowTableSize  = 10_000_000
 	minInterval       = 100 * time.Millisecond
+	maxDNSPorts       = 4
+	minDNSTimeout     = 100 * time.Millisecond
+	maxDNSTimeout     = time.Minute
 )
 
 // Config is what the user says about the ebpf_network receiver.
@@ -45,6 +49,8 @@ type Config struct {
 	SelfTraffic bool `mapstructure:"self_traffic"`
 	// Drops counts what the kernel drops, by reason.
 	Drops DropsConfig `mapstructure:"drops"`
+	// DNS makes lookups of DNS packets, and names flows by them.
+	DNS DNSConfig `mapstructure:"dns"`
 
 	MetricsBuilderConfig metadata.MetricsBuilderConfig `mapstructure:",squash"`
 }
@@ -83,6 +89,15 @@ type DropsConfig struct {
 	Enabled bool `mapstructure:"enabled"`
 }
 
+// DNSConfig says what is taken for DNS.
+type DNSConfig struct {
+	Enabled bool `mapstructure:"enabled"`
+	// Ports are those of DNS servers, UDP and TCP: 1 to 4 of them.
+	Ports []uint16 `mapstructure:"ports"`
+	// Timeout is how long a query waits for its response.
+	Timeout time.Duration `mapstructure:"timeout"`
+}
+
 func createDefaultConfig() component.Config {
 	return &Config{
 		Attach: AttachConfig{
@@ -97,6 +112,7 @@ func createDefaultConfig() component.Config {
 		IdleTimeout:          time.Minute,
 		Events:               EventsConfig{Enabled: true},
 		Drops:                DropsConfig{Enabled: true},
+		DNS:                  DNSConfig{Enabled: true, Ports: []uint16{53}, Timeout: 10 * time.Second},
 		MetricsBuilderConfig: metadata.NewDefaultMetricsBuilderConfig(),
 	}
 }
@@ -121,7 +137,34 @@ func (c *Config) Validate() error {
 	if c.Tunnels && c.Attach.Mode == modeCgroup {
 		errs = append(errs, fmt.Errorf("tunnels: true is of no use with attach.mode %s; use attach.mode %s", modeCgroup, modeTC))
 	}
-	return errors.Join(append(errs, c.Attach.validate())...)
+	return errors.Join(append(errs, c.Attach.validate(), c.DNS.validate())...)
+}
+
+// ports is what the programs take for DNS: 0 is none.
+func (c *DNSConfig) ports() (ports [maxDNSPorts]uint16) {
+	if c.Enabled {
+		copy(ports[:], c.Ports)
+	}
+	return ports
+}
+
+func (c *DNSConfig) validate() error {
+	if !c.Enabled {
+		return nil
+	}
+	var errs []error
+	if n := len(c.Ports); n < 1 || n > maxDNSPorts {
+		errs = append(errs, fmt.Errorf("dns.ports: %d ports are not allowed; use 1 to %d, or dns.enabled: false", n, maxDNSPorts))
+	}
+	for i, port := range c.Ports {
+		if port == 0 || slices.Contains(c.Ports[:i], port) {
+			errs = append(errs, fmt.Errorf("dns.ports: %d is not allowed; use ports from 1 to 65535, each once", port))
+		}
+	}
+	if c.Timeout < minDNSTimeout || c.Timeout > maxDNSTimeout {
+		errs = append(errs, fmt.Errorf("dns.timeout: %s is not allowed; use %s to %s", c.Timeout, minDNSTimeout, maxDNSTimeout))
+	}
+	return errors.Join(errs...)
 }
 
 func (c *AttachConfig) validate() error {

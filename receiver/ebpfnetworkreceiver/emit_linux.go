@@ -41,6 +41,8 @@ func (b *batch) addFlow(r *flow.Record) {
 
 func (b *batch) addEvent(e *flow.Event) { e.PutTo(b.next(e.Local().Identity.CgroupID)) }
 
+func (b *batch) addLookup(l *flow.Lookup) { l.PutTo(b.next(l.Local().Identity.CgroupID)) }
+
 func (b *batch) addDrop(d *flow.Drop) { d.PutTo(b.next(d.CgroupID)) }
 
 func (b *batch) addStatus(s *flow.NetworkStatus) { s.PutTo(b.next(0)) }

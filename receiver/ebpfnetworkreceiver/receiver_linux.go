@@ -44,6 +44,7 @@ type networkReceiver struct {
 	kernel  string
 	started time.Time
 	host    component.Host
+	lookups *lookupCounter // nil where DNS is not wanted
 	// unavailable are the features that the host does not allow, and why.
 	unavailable map[string]string
 
@@ -55,6 +56,7 @@ type networkReceiver struct {
 	tracker      *tracker
 	merger       *merger // nil in cgroup mode
 	drops        *dropCounter
+	namer        *namer // nil where DNS is not wanted
 	spans        *spans // nil where there is no traces pipeline
 	flows        *batch
 	backpressure backpressure
@@ -134,6 +136,7 @@ func (r *networkReceiver) open() error {
 		FirstPackets:   r.cfg.Events.FirstPackets,
 		Sampling:       r.cfg.Events.Sampling,
 		Tunnels:        r.cfg.Tunnels,
+		DNSPorts:       r.cfg.DNS.ports(),
 		SelfTraffic:    r.cfg.SelfTraffic,
 		Interfaces:     r.mode == modeTC,
 		CgroupPath:     mount.Path,
@@ -164,6 +167,10 @@ func (r *networkReceiver) open() error {
 		r.merger = newMerger()
 		rec.interfaces = r.merger.interfaces
 	}
+	if r.cfg.DNS.Enabled {
+		r.lookups = newLookupCounter(r.cfg.DNS.Timeout, r.interfaceName())
+		r.namer = newNamer(r.lookups.watcher, r.mode == modeTC, int(r.cfg.FlowTableSize))
+	}
 	r.tracker = newTracker(r.cfg, rec, r.emitFlow)
 	r.set.Logger.Info("Watching packets", zap.String("attach_mode", r.mode), zap.Uint32("attach_points", r.attachPoints()))
 	return nil
@@ -186,6 +193,14 @@ func (r *networkReceiver) openDrops() *engine.Drops {
 // interfaceOf returns the interface that saw a packet.
 func (r *networkReceiver) interfaceOf(k *network.NetworkFlowKey) []string {
 	return []string{r.devices.Devices().Get(uint32(k.Scope)).Name}
+}
+
+// interfaceName returns nil in cgroup mode.
+func (r *networkReceiver) interfaceName() func(uint32) string {
+	if r.devices == nil {
+		return nil
+	}
+	return func(index uint32) string { return r.devices.Devices().Get(index).Name }
 }
 
 // shutdown takes the programs off, reports what they had counted until then, and unloads them.
@@ -229,6 +244,9 @@ func (r *networkReceiver) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-events.C:
+			if r.lookups != nil {
+				r.lookups.expire(r.addLookup)
+			}
 			r.flushEvents()
 		case <-intervals.C:
 			r.report(false)
@@ -245,7 +263,7 @@ func (r *networkReceiver) readEvents() {
 		rec.interfaces = r.interfaceOf
 	}
 	var clockUntil uint64
-	err := r.engine.ReadEvents(func(e *network.NetworkEvent, _ []byte) {
+	err := r.engine.ReadEvents(func(e *network.NetworkEvent, payload engine.Payload) {
 		switch network.NetworkEventKind(e.Kind) {
 		case network.NetworkEventKindEVENT_PRESSURE:
 			select {
@@ -254,6 +272,8 @@ func (r *networkReceiver) readEvents() {
 			}
 		case network.NetworkEventKindEVENT_OVERFLOW:
 			r.addOverflow(e)
+		case network.NetworkEventKindEVENT_DNS:
+			r.lookups.observe(e, payload, r.addLookup)
 		default:
 			if r.devices != nil && !echoes.isNews(r.devices.Devices(), e) {
 				return
@@ -303,8 +323,17 @@ func merge(a, b network.NetworkFlow) network.NetworkFlow {
 }
 
 func (r *networkReceiver) addEvent(e *flow.Event) {
+	r.add(func(b *batch) { b.addEvent(e) })
+}
+
+func (r *networkReceiver) addLookup(l *flow.Lookup) {
+	r.add(func(b *batch) { b.addLookup(l) })
+}
+
+// add puts a log record into the batch of events.
+func (r *networkReceiver) add(to func(*batch)) {
 	r.mu.Lock()
-	r.events.addEvent(e)
+	to(r.events)
 	full := r.events.records >= maxBatch
 	r.mu.Unlock()
 	if full {
@@ -388,6 +417,9 @@ func (r *networkReceiver) observe(k *network.NetworkFlowKey, f *network.NetworkF
 }
 
 func (r *networkReceiver) emitFlow(rec flow.Record) {
+	if r.namer != nil {
+		r.namer.name(&rec, r.tracker.recorder.clock)
+	}
 	if r.spans != nil {
 		r.spans.add(&rec)
 	}
@@ -436,6 +468,9 @@ func (r *networkReceiver) sendMetrics(now time.Time, s *flow.NetworkStatus) {
 	ts := pcommon.NewTimestampFromTime(now)
 	recordSeries(r.tracker, r.mb, ts)
 	r.drops.record(r.mb, ts)
+	if r.lookups != nil {
+		r.lookups.record(r.mb, now)
+	}
 	r.mb.RecordOrb8NetworkLostPacketsDataPoint(ts, int64(s.LostPackets))
 	r.mb.RecordOrb8NetworkLostIoDataPoint(ts, int64(s.LostBytes))
 	r.mb.RecordOrb8NetworkUnparsedPacketsDataPoint(ts, int64(s.UnparsedPackets))

@@ -37,7 +37,7 @@ func BenchmarkCost(b *testing.B) {
 			require.NoError(b, err)
 			defer e.Close()
 			require.NoError(b, e.AttachCgroup(mount.Path))
-			go func() { _ = e.ReadEvents(func(*network.NetworkEvent, []byte) {}) }()
+			go func() { _ = e.ReadEvents(func(*network.NetworkEvent, Payload) {}) }()
 			programs := map[string]*ebpf.Program{"egress": e.objs.CgroupEgress, "ingress": e.objs.CgroupIngress, "empty": attachEmpty(b, mount.Path)}
 			costs := map[string][]float64{}
 			const rounds = 15

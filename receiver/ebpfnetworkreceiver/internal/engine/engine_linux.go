@@ -201,9 +201,15 @@ func (e *Engine) Drain(yield func(*network.NetworkFlowKey, *network.NetworkFlow)
 	return n, errors.Join(entries.Set(uint32(0)), e.objs.Pressed.Set(uint32(0)))
 }
 
+// Payload is the transport payload of an EVENT_DNS: its length, and the beginning that the ring buffer holds.
+type Payload struct {
+	Length   int
+	Captured []byte
+}
+
 // ReadEvents hands every event to yield until Close or Flush; event and payload are valid until yield returns. The payload
-// is that of an EVENT_DNS, of which the ring buffer may hold only the beginning; else it is nil.
-func (e *Engine) ReadEvents(yield func(ev *network.NetworkEvent, payload []byte)) error {
+// of all events but EVENT_DNS is empty.
+func (e *Engine) ReadEvents(yield func(ev *network.NetworkEvent, payload Payload)) error {
 	const eventSize = int(unsafe.Sizeof(network.NetworkEvent{}))
 	var rec ringbuf.Record
 	for {
@@ -219,14 +225,15 @@ func (e *Engine) ReadEvents(yield func(ev *network.NetworkEvent, payload []byte)
 		}
 		raw := unsafe.Pointer(unsafe.SliceData(rec.RawSample))
 		ev := (*network.NetworkEvent)(raw)
-		var payload []byte
+		var payload Payload
 		if network.NetworkEventKind(ev.Kind) == network.NetworkEventKindEVENT_DNS {
 			const payloadAt = int(unsafe.Offsetof(network.NetworkDnsEvent{}.Payload))
-			captured := int((*network.NetworkDnsEvent)(raw).Captured)
+			dns := (*network.NetworkDnsEvent)(raw)
+			captured := int(dns.Captured)
 			if payloadAt+captured > len(rec.RawSample) {
 				return fmt.Errorf("the ring buffer holds a DNS record of %d bytes that claims %d of payload", len(rec.RawSample), captured)
 			}
-			payload = rec.RawSample[payloadAt : payloadAt+captured]
+			payload = Payload{Length: int(dns.Length), Captured: rec.RawSample[payloadAt : payloadAt+captured]}
 		}
 		yield(ev, payload)
 	}

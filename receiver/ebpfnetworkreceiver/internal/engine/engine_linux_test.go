@@ -60,7 +60,7 @@ func (e *Engine) drained(t testing.TB) map[network.NetworkFlowKey]network.Networ
 func (e *Engine) readAll(t testing.TB) (events []network.NetworkEvent) {
 	t.Helper()
 	require.NoError(t, e.Flush())
-	require.NoError(t, e.ReadEvents(func(ev *network.NetworkEvent, _ []byte) { events = append(events, *ev) }))
+	require.NoError(t, e.ReadEvents(func(ev *network.NetworkEvent, _ Payload) { events = append(events, *ev) }))
 	return events
 }
 
@@ -330,15 +330,17 @@ func TestDNSPayload(t *testing.T) {
 		e.pass(t, ethernet(0x0800, ipv4(17, nil, message(n))...), 1)
 	}
 	require.NoError(t, e.Flush())
-	var lengths []int
-	require.NoError(t, e.ReadEvents(func(ev *network.NetworkEvent, payload []byte) {
+	var lengths, whole []int
+	require.NoError(t, e.ReadEvents(func(ev *network.NetworkEvent, payload Payload) {
 		require.Equal(t, network.NetworkEventKindEVENT_DNS, network.NetworkEventKind(ev.Kind))
-		for i, b := range payload {
+		for i, b := range payload.Captured {
 			require.Equal(t, byte(i), b)
 		}
-		lengths = append(lengths, len(payload))
+		lengths = append(lengths, len(payload.Captured))
+		whole = append(whole, payload.Length)
 	}))
 	assert.Equal(t, []int{1, 192, 193, 1232, 1232}, lengths, "an empty datagram says nothing; a long one is cut")
+	assert.Equal(t, []int{1, 192, 193, 1232, 1400}, whole)
 
 	e.pass(t, ethernet(0x0800, ipv4(17, nil, append([]byte{0x13, 0x88, 0x13, 0x89}, message(9)[4:]...))...), 1)
 	assert.Empty(t, e.readAll(t), "another port")

@@ -9,6 +9,154 @@ import (
 	"go.opentelemetry.io/collector/filter"
 )
 
+// Orb8DNSDiscardedMetricAttributeKey specifies the key of an attribute for the orb8.dns.discarded metric.
+type Orb8DNSDiscardedMetricAttributeKey string
+
+const (
+	Orb8DNSDiscardedMetricAttributeKeyOrb8DNSDiscardReason Orb8DNSDiscardedMetricAttributeKey = "orb8.dns.discard.reason"
+)
+
+// Orb8DNSDiscardedMetricConfig provides config for the orb8.dns.discarded metric.
+type Orb8DNSDiscardedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+
+	AggregationStrategy string                               `mapstructure:"aggregation_strategy"`
+	EnabledAttributes   []Orb8DNSDiscardedMetricAttributeKey `mapstructure:"attributes"`
+}
+
+func (ms *Orb8DNSDiscardedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+func (ms *Orb8DNSDiscardedMetricConfig) Validate() error {
+	for _, val := range ms.EnabledAttributes {
+		switch val {
+		case Orb8DNSDiscardedMetricAttributeKeyOrb8DNSDiscardReason:
+		default:
+			return fmt.Errorf("metric orb8.dns.discarded doesn't have an attribute %v, valid attributes: [orb8.dns.discard.reason]", val)
+		}
+	}
+
+	switch ms.AggregationStrategy {
+	case AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax:
+	default:
+		return fmt.Errorf("invalid aggregation strategy %q, valid strategies: [%s, %s, %s, %s]", ms.AggregationStrategy, AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax)
+	}
+
+	return nil
+}
+
+// Orb8DNSLookupDurationMetricAttributeKey specifies the key of an attribute for the orb8.dns.lookup.duration metric.
+type Orb8DNSLookupDurationMetricAttributeKey string
+
+const (
+	Orb8DNSLookupDurationMetricAttributeKeyOrb8FlowDirection   Orb8DNSLookupDurationMetricAttributeKey = "orb8.flow.direction"
+	Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSQuestionType Orb8DNSLookupDurationMetricAttributeKey = "orb8.dns.question.type"
+	Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSResponseCode Orb8DNSLookupDurationMetricAttributeKey = "orb8.dns.response_code"
+)
+
+// Orb8DNSLookupDurationMetricConfig provides config for the orb8.dns.lookup.duration metric.
+type Orb8DNSLookupDurationMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+
+	AggregationStrategy string                                    `mapstructure:"aggregation_strategy"`
+	EnabledAttributes   []Orb8DNSLookupDurationMetricAttributeKey `mapstructure:"attributes"`
+}
+
+func (ms *Orb8DNSLookupDurationMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+func (ms *Orb8DNSLookupDurationMetricConfig) Validate() error {
+	for _, val := range ms.EnabledAttributes {
+		switch val {
+		case Orb8DNSLookupDurationMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSResponseCode:
+		default:
+			return fmt.Errorf("metric orb8.dns.lookup.duration doesn't have an attribute %v, valid attributes: [orb8.flow.direction, orb8.dns.question.type, orb8.dns.response_code]", val)
+		}
+	}
+
+	switch ms.AggregationStrategy {
+	case AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax:
+	default:
+		return fmt.Errorf("invalid aggregation strategy %q, valid strategies: [%s, %s, %s, %s]", ms.AggregationStrategy, AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax)
+	}
+
+	return nil
+}
+
+// Orb8DNSLookupsMetricAttributeKey specifies the key of an attribute for the orb8.dns.lookups metric.
+type Orb8DNSLookupsMetricAttributeKey string
+
+const (
+	Orb8DNSLookupsMetricAttributeKeyOrb8FlowDirection   Orb8DNSLookupsMetricAttributeKey = "orb8.flow.direction"
+	Orb8DNSLookupsMetricAttributeKeyOrb8DNSQuestionType Orb8DNSLookupsMetricAttributeKey = "orb8.dns.question.type"
+	Orb8DNSLookupsMetricAttributeKeyOrb8DNSResponseCode Orb8DNSLookupsMetricAttributeKey = "orb8.dns.response_code"
+)
+
+// Orb8DNSLookupsMetricConfig provides config for the orb8.dns.lookups metric.
+type Orb8DNSLookupsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+
+	AggregationStrategy string                             `mapstructure:"aggregation_strategy"`
+	EnabledAttributes   []Orb8DNSLookupsMetricAttributeKey `mapstructure:"attributes"`
+}
+
+func (ms *Orb8DNSLookupsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+func (ms *Orb8DNSLookupsMetricConfig) Validate() error {
+	for _, val := range ms.EnabledAttributes {
+		switch val {
+		case Orb8DNSLookupsMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupsMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupsMetricAttributeKeyOrb8DNSResponseCode:
+		default:
+			return fmt.Errorf("metric orb8.dns.lookups doesn't have an attribute %v, valid attributes: [orb8.flow.direction, orb8.dns.question.type, orb8.dns.response_code]", val)
+		}
+	}
+
+	switch ms.AggregationStrategy {
+	case AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax:
+	default:
+		return fmt.Errorf("invalid aggregation strategy %q, valid strategies: [%s, %s, %s, %s]", ms.AggregationStrategy, AggregationStrategySum, AggregationStrategyAvg, AggregationStrategyMin, AggregationStrategyMax)
+	}
+
+	return nil
+}
+
 // Orb8NetworkConnectionsMetricAttributeKey specifies the key of an attribute for the orb8.network.connections metric.
 type Orb8NetworkConnectionsMetricAttributeKey string
 
@@ -370,6 +518,9 @@ func (ms *Orb8RingBufferUtilizationMetricConfig) Unmarshal(parser *confmap.Conf)
 
 // MetricsConfig provides config for ebpf_network metrics.
 type MetricsConfig struct {
+	Orb8DNSDiscarded            Orb8DNSDiscardedMetricConfig            `mapstructure:"orb8.dns.discarded"`
+	Orb8DNSLookupDuration       Orb8DNSLookupDurationMetricConfig       `mapstructure:"orb8.dns.lookup.duration"`
+	Orb8DNSLookups              Orb8DNSLookupsMetricConfig              `mapstructure:"orb8.dns.lookups"`
 	Orb8NetworkConnections      Orb8NetworkConnectionsMetricConfig      `mapstructure:"orb8.network.connections"`
 	Orb8NetworkDrops            Orb8NetworkDropsMetricConfig            `mapstructure:"orb8.network.drops"`
 	Orb8NetworkFlowIo           Orb8NetworkFlowIoMetricConfig           `mapstructure:"orb8.network.flow.io"`
@@ -386,6 +537,21 @@ type MetricsConfig struct {
 
 func DefaultMetricsConfig() MetricsConfig {
 	return MetricsConfig{
+		Orb8DNSDiscarded: Orb8DNSDiscardedMetricConfig{
+			Enabled:             true,
+			AggregationStrategy: AggregationStrategySum,
+			EnabledAttributes:   []Orb8DNSDiscardedMetricAttributeKey{Orb8DNSDiscardedMetricAttributeKeyOrb8DNSDiscardReason},
+		},
+		Orb8DNSLookupDuration: Orb8DNSLookupDurationMetricConfig{
+			Enabled:             true,
+			AggregationStrategy: AggregationStrategySum,
+			EnabledAttributes:   []Orb8DNSLookupDurationMetricAttributeKey{Orb8DNSLookupDurationMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSResponseCode},
+		},
+		Orb8DNSLookups: Orb8DNSLookupsMetricConfig{
+			Enabled:             true,
+			AggregationStrategy: AggregationStrategySum,
+			EnabledAttributes:   []Orb8DNSLookupsMetricAttributeKey{Orb8DNSLookupsMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupsMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupsMetricAttributeKeyOrb8DNSResponseCode},
+		},
 		Orb8NetworkConnections: Orb8NetworkConnectionsMetricConfig{
 			Enabled:             true,
 			AggregationStrategy: AggregationStrategySum,

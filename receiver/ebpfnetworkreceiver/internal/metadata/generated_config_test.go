@@ -26,6 +26,21 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "all_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					Orb8DNSDiscarded: Orb8DNSDiscardedMetricConfig{
+						Enabled:             true,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8DNSDiscardedMetricAttributeKey{Orb8DNSDiscardedMetricAttributeKeyOrb8DNSDiscardReason},
+					},
+					Orb8DNSLookupDuration: Orb8DNSLookupDurationMetricConfig{
+						Enabled:             true,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8DNSLookupDurationMetricAttributeKey{Orb8DNSLookupDurationMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSResponseCode},
+					},
+					Orb8DNSLookups: Orb8DNSLookupsMetricConfig{
+						Enabled:             true,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8DNSLookupsMetricAttributeKey{Orb8DNSLookupsMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupsMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupsMetricAttributeKeyOrb8DNSResponseCode},
+					},
 					Orb8NetworkConnections: Orb8NetworkConnectionsMetricConfig{
 						Enabled:             true,
 						AggregationStrategy: AggregationStrategySum,
@@ -80,6 +95,21 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "none_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					Orb8DNSDiscarded: Orb8DNSDiscardedMetricConfig{
+						Enabled:             false,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8DNSDiscardedMetricAttributeKey{Orb8DNSDiscardedMetricAttributeKeyOrb8DNSDiscardReason},
+					},
+					Orb8DNSLookupDuration: Orb8DNSLookupDurationMetricConfig{
+						Enabled:             false,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8DNSLookupDurationMetricAttributeKey{Orb8DNSLookupDurationMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSResponseCode},
+					},
+					Orb8DNSLookups: Orb8DNSLookupsMetricConfig{
+						Enabled:             false,
+						AggregationStrategy: AggregationStrategySum,
+						EnabledAttributes:   []Orb8DNSLookupsMetricAttributeKey{Orb8DNSLookupsMetricAttributeKeyOrb8FlowDirection, Orb8DNSLookupsMetricAttributeKeyOrb8DNSQuestionType, Orb8DNSLookupsMetricAttributeKeyOrb8DNSResponseCode},
+					},
 					Orb8NetworkConnections: Orb8NetworkConnectionsMetricConfig{
 						Enabled:             false,
 						AggregationStrategy: AggregationStrategySum,
@@ -134,11 +164,47 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(Orb8NetworkConnectionsMetricConfig{}, Orb8NetworkDropsMetricConfig{}, Orb8NetworkFlowIoMetricConfig{}, Orb8NetworkFlowPacketsMetricConfig{}, Orb8NetworkFlowTableEntriesMetricConfig{}, Orb8NetworkFlowTableLimitMetricConfig{}, Orb8NetworkFlowsMetricConfig{}, Orb8NetworkLostIoMetricConfig{}, Orb8NetworkLostPacketsMetricConfig{}, Orb8NetworkUnparsedPacketsMetricConfig{}, Orb8RingBufferDropsMetricConfig{}, Orb8RingBufferUtilizationMetricConfig{}, ResourceAttributeConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(Orb8DNSDiscardedMetricConfig{}, Orb8DNSLookupDurationMetricConfig{}, Orb8DNSLookupsMetricConfig{}, Orb8NetworkConnectionsMetricConfig{}, Orb8NetworkDropsMetricConfig{}, Orb8NetworkFlowIoMetricConfig{}, Orb8NetworkFlowPacketsMetricConfig{}, Orb8NetworkFlowTableEntriesMetricConfig{}, Orb8NetworkFlowTableLimitMetricConfig{}, Orb8NetworkFlowsMetricConfig{}, Orb8NetworkLostIoMetricConfig{}, Orb8NetworkLostPacketsMetricConfig{}, Orb8NetworkUnparsedPacketsMetricConfig{}, Orb8RingBufferDropsMetricConfig{}, Orb8RingBufferUtilizationMetricConfig{}, ResourceAttributeConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}
 }
+func TestOrb8DNSDiscardedMetricsConfig_Validate(t *testing.T) {
+	cfg := DefaultMetricsConfig().Orb8DNSDiscarded
+	require.NoError(t, cfg.Validate())
+
+	cfg.EnabledAttributes = []Orb8DNSDiscardedMetricAttributeKey{"invalid"}
+	require.ErrorContains(t, cfg.Validate(), "metric orb8.dns.discarded doesn't have an attribute invalid, valid attributes: [orb8.dns.discard.reason]")
+
+	cfg = DefaultMetricsConfig().Orb8DNSDiscarded
+	cfg.AggregationStrategy = "invalid"
+	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
+}
+
+func TestOrb8DNSLookupDurationMetricsConfig_Validate(t *testing.T) {
+	cfg := DefaultMetricsConfig().Orb8DNSLookupDuration
+	require.NoError(t, cfg.Validate())
+
+	cfg.EnabledAttributes = []Orb8DNSLookupDurationMetricAttributeKey{"invalid"}
+	require.ErrorContains(t, cfg.Validate(), "metric orb8.dns.lookup.duration doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, orb8.dns.question.type, orb8.dns.response_code]")
+
+	cfg = DefaultMetricsConfig().Orb8DNSLookupDuration
+	cfg.AggregationStrategy = "invalid"
+	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
+}
+
+func TestOrb8DNSLookupsMetricsConfig_Validate(t *testing.T) {
+	cfg := DefaultMetricsConfig().Orb8DNSLookups
+	require.NoError(t, cfg.Validate())
+
+	cfg.EnabledAttributes = []Orb8DNSLookupsMetricAttributeKey{"invalid"}
+	require.ErrorContains(t, cfg.Validate(), "metric orb8.dns.lookups doesn't have an attribute invalid, valid attributes: [orb8.flow.direction, orb8.dns.question.type, orb8.dns.response_code]")
+
+	cfg = DefaultMetricsConfig().Orb8DNSLookups
+	cfg.AggregationStrategy = "invalid"
+	require.ErrorContains(t, cfg.Validate(), "invalid aggregation strategy")
+}
+
 func TestOrb8NetworkConnectionsMetricsConfig_Validate(t *testing.T) {
 	cfg := DefaultMetricsConfig().Orb8NetworkConnections
 	require.NoError(t, cfg.Validate())

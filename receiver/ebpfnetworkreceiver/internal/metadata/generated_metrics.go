@@ -46,6 +46,36 @@ var MapAttributeNetworkType = map[string]AttributeNetworkType{
 	"ipv6": AttributeNetworkTypeIpv6,
 }
 
+// AttributeOrb8DNSDiscardReason specifies the value orb8.dns.discard.reason attribute.
+type AttributeOrb8DNSDiscardReason int
+
+const (
+	_ AttributeOrb8DNSDiscardReason = iota
+	AttributeOrb8DNSDiscardReasonMalformed
+	AttributeOrb8DNSDiscardReasonUnmatched
+	AttributeOrb8DNSDiscardReasonOverflow
+)
+
+// String returns the string representation of the AttributeOrb8DNSDiscardReason.
+func (av AttributeOrb8DNSDiscardReason) String() string {
+	switch av {
+	case AttributeOrb8DNSDiscardReasonMalformed:
+		return "malformed"
+	case AttributeOrb8DNSDiscardReasonUnmatched:
+		return "unmatched"
+	case AttributeOrb8DNSDiscardReasonOverflow:
+		return "overflow"
+	}
+	return ""
+}
+
+// MapAttributeOrb8DNSDiscardReason is a helper map of string to AttributeOrb8DNSDiscardReason attribute value.
+var MapAttributeOrb8DNSDiscardReason = map[string]AttributeOrb8DNSDiscardReason{
+	"malformed": AttributeOrb8DNSDiscardReasonMalformed,
+	"unmatched": AttributeOrb8DNSDiscardReasonUnmatched,
+	"overflow":  AttributeOrb8DNSDiscardReasonOverflow,
+}
+
 // AttributeOrb8FlowDirection specifies the value orb8.flow.direction attribute.
 type AttributeOrb8FlowDirection int
 
@@ -77,6 +107,18 @@ var MapAttributeOrb8FlowDirection = map[string]AttributeOrb8FlowDirection{
 }
 
 var MetricsInfo = metricsInfo{
+	Orb8DNSDiscarded: metricInfo{
+		Name:       "orb8.dns.discarded",
+		Attributes: []string{"orb8.dns.discard.reason"},
+	},
+	Orb8DNSLookupDuration: metricInfo{
+		Name:       "orb8.dns.lookup.duration",
+		Attributes: []string{"orb8.flow.direction", "orb8.dns.question.type", "orb8.dns.response_code"},
+	},
+	Orb8DNSLookups: metricInfo{
+		Name:       "orb8.dns.lookups",
+		Attributes: []string{"orb8.flow.direction", "orb8.dns.question.type", "orb8.dns.response_code"},
+	},
 	Orb8NetworkConnections: metricInfo{
 		Name:       "orb8.network.connections",
 		Attributes: []string{"orb8.flow.direction", "network.transport", "network.type"},
@@ -120,6 +162,9 @@ var MetricsInfo = metricsInfo{
 }
 
 type metricsInfo struct {
+	Orb8DNSDiscarded            metricInfo
+	Orb8DNSLookupDuration       metricInfo
+	Orb8DNSLookups              metricInfo
 	Orb8NetworkConnections      metricInfo
 	Orb8NetworkDrops            metricInfo
 	Orb8NetworkFlowIo           metricInfo
@@ -153,6 +198,291 @@ func WithDropTransportMetricAttribute(dropTransportAttributeValue string) Metric
 	return metricAttributeOptionFunc(func(dp pmetric.NumberDataPoint) {
 		dp.Attributes().PutStr("network.transport", dropTransportAttributeValue)
 	})
+}
+
+type metricOrb8DNSDiscarded struct {
+	data          pmetric.Metric               // data buffer for generated metric.
+	config        Orb8DNSDiscardedMetricConfig // metric config provided by user.
+	capacity      int                          // max observed number of data points added to the metric.
+	aggDataPoints []int64                      // slice containing number of aggregated datapoints at each index
+}
+
+// init fills orb8.dns.discarded metric with initial data.
+func (m *metricOrb8DNSDiscarded) init() {
+	m.data.SetName("orb8.dns.discarded")
+	m.data.SetDescription("DNS messages, queries and streams that could not be made a lookup of.")
+	m.data.SetUnit("{message}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+	m.aggDataPoints = m.aggDataPoints[:0]
+}
+
+func (m *metricOrb8DNSDiscarded) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8DNSDiscardReasonAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+
+	dp := pmetric.NewNumberDataPoint()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, Orb8DNSDiscardedMetricAttributeKeyOrb8DNSDiscardReason) {
+		dp.Attributes().PutStr("orb8.dns.discard.reason", orb8DNSDiscardReasonAttributeValue)
+	}
+
+	var s string
+	dps := m.data.Sum().DataPoints()
+	for i := 0; i < dps.Len(); i++ {
+		dpi := dps.At(i)
+		if dp.Attributes().Equal(dpi.Attributes()) && dp.StartTimestamp() == dpi.StartTimestamp() && dp.Timestamp() == dpi.Timestamp() {
+			switch s = m.config.AggregationStrategy; s {
+			case AggregationStrategySum, AggregationStrategyAvg:
+				dpi.SetIntValue(dpi.IntValue() + val)
+				m.aggDataPoints[i] += 1
+				return
+			case AggregationStrategyMin:
+				if dpi.IntValue() > val {
+					dpi.SetIntValue(val)
+				}
+				return
+			case AggregationStrategyMax:
+				if dpi.IntValue() < val {
+					dpi.SetIntValue(val)
+				}
+				return
+			}
+		}
+	}
+
+	dp.SetIntValue(val)
+	m.aggDataPoints = append(m.aggDataPoints, 1)
+	dp.MoveTo(dps.AppendEmpty())
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricOrb8DNSDiscarded) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricOrb8DNSDiscarded) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		if m.config.AggregationStrategy == AggregationStrategyAvg {
+			for i, aggCount := range m.aggDataPoints {
+				m.data.Sum().DataPoints().At(i).SetIntValue(m.data.Sum().DataPoints().At(i).IntValue() / aggCount)
+			}
+		}
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricOrb8DNSDiscarded(cfg Orb8DNSDiscardedMetricConfig) metricOrb8DNSDiscarded {
+	m := metricOrb8DNSDiscarded{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricOrb8DNSLookupDuration struct {
+	data          pmetric.Metric                    // data buffer for generated metric.
+	config        Orb8DNSLookupDurationMetricConfig // metric config provided by user.
+	capacity      int                               // max observed number of data points added to the metric.
+	aggDataPoints []float64                         // slice containing number of aggregated datapoints at each index
+}
+
+// init fills orb8.dns.lookup.duration metric with initial data.
+func (m *metricOrb8DNSLookupDuration) init() {
+	m.data.SetName("orb8.dns.lookup.duration")
+	m.data.SetDescription("Time that lookups took from the first query to the response, or until they were given up. Its rate over that of the lookups is the mean.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+	m.aggDataPoints = m.aggDataPoints[:0]
+}
+
+func (m *metricOrb8DNSLookupDuration) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, orb8FlowDirectionAttributeValue string, orb8DNSQuestionTypeAttributeValue string, orb8DNSResponseCodeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+
+	dp := pmetric.NewNumberDataPoint()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, Orb8DNSLookupDurationMetricAttributeKeyOrb8FlowDirection) {
+		dp.Attributes().PutStr("orb8.flow.direction", orb8FlowDirectionAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSQuestionType) {
+		dp.Attributes().PutStr("orb8.dns.question.type", orb8DNSQuestionTypeAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, Orb8DNSLookupDurationMetricAttributeKeyOrb8DNSResponseCode) {
+		dp.Attributes().PutStr("orb8.dns.response_code", orb8DNSResponseCodeAttributeValue)
+	}
+
+	var s string
+	dps := m.data.Sum().DataPoints()
+	for i := 0; i < dps.Len(); i++ {
+		dpi := dps.At(i)
+		if dp.Attributes().Equal(dpi.Attributes()) && dp.StartTimestamp() == dpi.StartTimestamp() && dp.Timestamp() == dpi.Timestamp() {
+			switch s = m.config.AggregationStrategy; s {
+			case AggregationStrategySum, AggregationStrategyAvg:
+				dpi.SetDoubleValue(dpi.DoubleValue() + val)
+				m.aggDataPoints[i] += 1
+				return
+			case AggregationStrategyMin:
+				if dpi.DoubleValue() > val {
+					dpi.SetDoubleValue(val)
+				}
+				return
+			case AggregationStrategyMax:
+				if dpi.DoubleValue() < val {
+					dpi.SetDoubleValue(val)
+				}
+				return
+			}
+		}
+	}
+
+	dp.SetDoubleValue(val)
+	m.aggDataPoints = append(m.aggDataPoints, 1)
+	dp.MoveTo(dps.AppendEmpty())
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricOrb8DNSLookupDuration) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricOrb8DNSLookupDuration) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		if m.config.AggregationStrategy == AggregationStrategyAvg {
+			for i, aggCount := range m.aggDataPoints {
+				m.data.Sum().DataPoints().At(i).SetDoubleValue(m.data.Sum().DataPoints().At(i).DoubleValue() / aggCount)
+			}
+		}
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricOrb8DNSLookupDuration(cfg Orb8DNSLookupDurationMetricConfig) metricOrb8DNSLookupDuration {
+	m := metricOrb8DNSLookupDuration{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricOrb8DNSLookups struct {
+	data          pmetric.Metric             // data buffer for generated metric.
+	config        Orb8DNSLookupsMetricConfig // metric config provided by user.
+	capacity      int                        // max observed number of data points added to the metric.
+	aggDataPoints []int64                    // slice containing number of aggregated datapoints at each index
+}
+
+// init fills orb8.dns.lookups metric with initial data.
+func (m *metricOrb8DNSLookups) init() {
+	m.data.SetName("orb8.dns.lookups")
+	m.data.SetDescription("DNS lookups that a container made (egress) or was asked for (ingress).")
+	m.data.SetUnit("{lookup}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+	m.aggDataPoints = m.aggDataPoints[:0]
+}
+
+func (m *metricOrb8DNSLookups) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue string, orb8DNSQuestionTypeAttributeValue string, orb8DNSResponseCodeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+
+	dp := pmetric.NewNumberDataPoint()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	if slices.Contains(m.config.EnabledAttributes, Orb8DNSLookupsMetricAttributeKeyOrb8FlowDirection) {
+		dp.Attributes().PutStr("orb8.flow.direction", orb8FlowDirectionAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, Orb8DNSLookupsMetricAttributeKeyOrb8DNSQuestionType) {
+		dp.Attributes().PutStr("orb8.dns.question.type", orb8DNSQuestionTypeAttributeValue)
+	}
+	if slices.Contains(m.config.EnabledAttributes, Orb8DNSLookupsMetricAttributeKeyOrb8DNSResponseCode) {
+		dp.Attributes().PutStr("orb8.dns.response_code", orb8DNSResponseCodeAttributeValue)
+	}
+
+	var s string
+	dps := m.data.Sum().DataPoints()
+	for i := 0; i < dps.Len(); i++ {
+		dpi := dps.At(i)
+		if dp.Attributes().Equal(dpi.Attributes()) && dp.StartTimestamp() == dpi.StartTimestamp() && dp.Timestamp() == dpi.Timestamp() {
+			switch s = m.config.AggregationStrategy; s {
+			case AggregationStrategySum, AggregationStrategyAvg:
+				dpi.SetIntValue(dpi.IntValue() + val)
+				m.aggDataPoints[i] += 1
+				return
+			case AggregationStrategyMin:
+				if dpi.IntValue() > val {
+					dpi.SetIntValue(val)
+				}
+				return
+			case AggregationStrategyMax:
+				if dpi.IntValue() < val {
+					dpi.SetIntValue(val)
+				}
+				return
+			}
+		}
+	}
+
+	dp.SetIntValue(val)
+	m.aggDataPoints = append(m.aggDataPoints, 1)
+	dp.MoveTo(dps.AppendEmpty())
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricOrb8DNSLookups) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricOrb8DNSLookups) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		if m.config.AggregationStrategy == AggregationStrategyAvg {
+			for i, aggCount := range m.aggDataPoints {
+				m.data.Sum().DataPoints().At(i).SetIntValue(m.data.Sum().DataPoints().At(i).IntValue() / aggCount)
+			}
+		}
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricOrb8DNSLookups(cfg Orb8DNSLookupsMetricConfig) metricOrb8DNSLookups {
+	m := metricOrb8DNSLookups{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
 }
 
 type metricOrb8NetworkConnections struct {
@@ -958,6 +1288,9 @@ type MetricsBuilder struct {
 	buildInfo                         component.BuildInfo  // contains version information.
 	resourceAttributeIncludeFilter    map[string]filter.Filter
 	resourceAttributeExcludeFilter    map[string]filter.Filter
+	metricOrb8DNSDiscarded            metricOrb8DNSDiscarded
+	metricOrb8DNSLookupDuration       metricOrb8DNSLookupDuration
+	metricOrb8DNSLookups              metricOrb8DNSLookups
 	metricOrb8NetworkConnections      metricOrb8NetworkConnections
 	metricOrb8NetworkDrops            metricOrb8NetworkDrops
 	metricOrb8NetworkFlowIo           metricOrb8NetworkFlowIo
@@ -995,6 +1328,9 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		startTime:                         pcommon.NewTimestampFromTime(time.Now()),
 		metricsBuffer:                     pmetric.NewMetrics(),
 		buildInfo:                         settings.BuildInfo,
+		metricOrb8DNSDiscarded:            newMetricOrb8DNSDiscarded(mbc.Metrics.Orb8DNSDiscarded),
+		metricOrb8DNSLookupDuration:       newMetricOrb8DNSLookupDuration(mbc.Metrics.Orb8DNSLookupDuration),
+		metricOrb8DNSLookups:              newMetricOrb8DNSLookups(mbc.Metrics.Orb8DNSLookups),
 		metricOrb8NetworkConnections:      newMetricOrb8NetworkConnections(mbc.Metrics.Orb8NetworkConnections),
 		metricOrb8NetworkDrops:            newMetricOrb8NetworkDrops(mbc.Metrics.Orb8NetworkDrops),
 		metricOrb8NetworkFlowIo:           newMetricOrb8NetworkFlowIo(mbc.Metrics.Orb8NetworkFlowIo),
@@ -1086,6 +1422,9 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	ils.Scope().SetName(ScopeName)
 	ils.Scope().SetVersion(mb.buildInfo.Version)
 	ils.Metrics().EnsureCapacity(mb.metricsCapacity)
+	mb.metricOrb8DNSDiscarded.emit(ils.Metrics())
+	mb.metricOrb8DNSLookupDuration.emit(ils.Metrics())
+	mb.metricOrb8DNSLookups.emit(ils.Metrics())
 	mb.metricOrb8NetworkConnections.emit(ils.Metrics())
 	mb.metricOrb8NetworkDrops.emit(ils.Metrics())
 	mb.metricOrb8NetworkFlowIo.emit(ils.Metrics())
@@ -1127,6 +1466,21 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 	metrics := mb.metricsBuffer
 	mb.metricsBuffer = pmetric.NewMetrics()
 	return metrics
+}
+
+// RecordOrb8DNSDiscardedDataPoint adds a data point to orb8.dns.discarded metric.
+func (mb *MetricsBuilder) RecordOrb8DNSDiscardedDataPoint(ts pcommon.Timestamp, val int64, orb8DNSDiscardReasonAttributeValue AttributeOrb8DNSDiscardReason) {
+	mb.metricOrb8DNSDiscarded.recordDataPoint(mb.startTime, ts, val, orb8DNSDiscardReasonAttributeValue.String())
+}
+
+// RecordOrb8DNSLookupDurationDataPoint adds a data point to orb8.dns.lookup.duration metric.
+func (mb *MetricsBuilder) RecordOrb8DNSLookupDurationDataPoint(ts pcommon.Timestamp, val float64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, orb8DNSQuestionTypeAttributeValue string, orb8DNSResponseCodeAttributeValue string) {
+	mb.metricOrb8DNSLookupDuration.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), orb8DNSQuestionTypeAttributeValue, orb8DNSResponseCodeAttributeValue)
+}
+
+// RecordOrb8DNSLookupsDataPoint adds a data point to orb8.dns.lookups metric.
+func (mb *MetricsBuilder) RecordOrb8DNSLookupsDataPoint(ts pcommon.Timestamp, val int64, orb8FlowDirectionAttributeValue AttributeOrb8FlowDirection, orb8DNSQuestionTypeAttributeValue string, orb8DNSResponseCodeAttributeValue string) {
+	mb.metricOrb8DNSLookups.recordDataPoint(mb.startTime, ts, val, orb8FlowDirectionAttributeValue.String(), orb8DNSQuestionTypeAttributeValue, orb8DNSResponseCodeAttributeValue)
 }
 
 // RecordOrb8NetworkConnectionsDataPoint adds a data point to orb8.network.connections metric.

@@ -67,6 +67,9 @@ func TestMetricsBuilder(t *testing.T) {
 			settings.Logger = zap.New(observedZapCore)
 			mb := NewMetricsBuilder(loadMetricsBuilderConfig(t, tt.name), settings, WithStartTime(start))
 			aggMap := make(map[string]string) // contains the aggregation strategies for each metric name
+			aggMap["orb8.dns.discarded"] = mb.metricOrb8DNSDiscarded.config.AggregationStrategy
+			aggMap["orb8.dns.lookup.duration"] = mb.metricOrb8DNSLookupDuration.config.AggregationStrategy
+			aggMap["orb8.dns.lookups"] = mb.metricOrb8DNSLookups.config.AggregationStrategy
 			aggMap["orb8.network.connections"] = mb.metricOrb8NetworkConnections.config.AggregationStrategy
 			aggMap["orb8.network.drops"] = mb.metricOrb8NetworkDrops.config.AggregationStrategy
 			aggMap["orb8.network.flow.io"] = mb.metricOrb8NetworkFlowIo.config.AggregationStrategy
@@ -79,6 +82,24 @@ func TestMetricsBuilder(t *testing.T) {
 
 			defaultMetricsCount := 0
 			allMetricsCount := 0
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordOrb8DNSDiscardedDataPoint(ts, 1, AttributeOrb8DNSDiscardReasonMalformed)
+			if tt.name == "reaggregate_set" {
+				mb.RecordOrb8DNSDiscardedDataPoint(ts, 3, AttributeOrb8DNSDiscardReasonUnmatched)
+			}
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordOrb8DNSLookupDurationDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "orb8.dns.question.type-val", "orb8.dns.response_code-val")
+			if tt.name == "reaggregate_set" {
+				mb.RecordOrb8DNSLookupDurationDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "orb8.dns.question.type-val-2", "orb8.dns.response_code-val-2")
+			}
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordOrb8DNSLookupsDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "orb8.dns.question.type-val", "orb8.dns.response_code-val")
+			if tt.name == "reaggregate_set" {
+				mb.RecordOrb8DNSLookupsDataPoint(ts, 3, AttributeOrb8FlowDirectionEgress, "orb8.dns.question.type-val-2", "orb8.dns.response_code-val-2")
+			}
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordOrb8NetworkConnectionsDataPoint(ts, 1, AttributeOrb8FlowDirectionIngress, "network.transport-val", AttributeNetworkTypeIpv4)
@@ -133,6 +154,9 @@ func TestMetricsBuilder(t *testing.T) {
 			res := rb.Emit()
 			metrics := mb.Emit(WithResource(res))
 			if tt.name == "reaggregate_set" {
+				assert.Empty(t, mb.metricOrb8DNSDiscarded.aggDataPoints)
+				assert.Empty(t, mb.metricOrb8DNSLookupDuration.aggDataPoints)
+				assert.Empty(t, mb.metricOrb8DNSLookups.aggDataPoints)
 				assert.Empty(t, mb.metricOrb8NetworkConnections.aggDataPoints)
 				assert.Empty(t, mb.metricOrb8NetworkDrops.aggDataPoints)
 				assert.Empty(t, mb.metricOrb8NetworkFlowIo.aggDataPoints)
@@ -164,6 +188,158 @@ func TestMetricsBuilder(t *testing.T) {
 			validatedMetrics := make(map[string]bool)
 			for _, mi := range allMetricsList {
 				switch mi.Name() {
+				case "orb8.dns.discarded":
+					if tt.name != "reaggregate_set" {
+						assert.False(t, validatedMetrics["orb8.dns.discarded"], "Found a duplicate in the metrics slice: orb8.dns.discarded")
+						validatedMetrics["orb8.dns.discarded"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "DNS messages, queries and streams that could not be made a lookup of.", mi.Description())
+						assert.Equal(t, "{message}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						assert.Equal(t, int64(1), dp.IntValue())
+						orb8DNSDiscardReasonAttrVal, ok := dp.Attributes().Get("orb8.dns.discard.reason")
+						assert.True(t, ok)
+						assert.Equal(t, "malformed", orb8DNSDiscardReasonAttrVal.Str())
+					} else {
+						assert.False(t, validatedMetrics["orb8.dns.discarded"], "Found a duplicate in the metrics slice: orb8.dns.discarded")
+						validatedMetrics["orb8.dns.discarded"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "DNS messages, queries and streams that could not be made a lookup of.", mi.Description())
+						assert.Equal(t, "{message}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						switch aggMap["orb8.dns.discarded"] {
+						case "sum":
+							assert.Equal(t, int64(4), dp.IntValue())
+						case "avg":
+							assert.Equal(t, int64(2), dp.IntValue())
+						case "min":
+							assert.Equal(t, int64(1), dp.IntValue())
+						case "max":
+							assert.Equal(t, int64(3), dp.IntValue())
+						}
+						_, ok := dp.Attributes().Get("orb8.dns.discard.reason")
+						assert.False(t, ok)
+					}
+				case "orb8.dns.lookup.duration":
+					if tt.name != "reaggregate_set" {
+						assert.False(t, validatedMetrics["orb8.dns.lookup.duration"], "Found a duplicate in the metrics slice: orb8.dns.lookup.duration")
+						validatedMetrics["orb8.dns.lookup.duration"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Time that lookups took from the first query to the response, or until they were given up. Its rate over that of the lookups is the mean.", mi.Description())
+						assert.Equal(t, "s", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+						assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+						orb8FlowDirectionAttrVal, ok := dp.Attributes().Get("orb8.flow.direction")
+						assert.True(t, ok)
+						assert.Equal(t, "ingress", orb8FlowDirectionAttrVal.Str())
+						orb8DNSQuestionTypeAttrVal, ok := dp.Attributes().Get("orb8.dns.question.type")
+						assert.True(t, ok)
+						assert.Equal(t, "orb8.dns.question.type-val", orb8DNSQuestionTypeAttrVal.Str())
+						orb8DNSResponseCodeAttrVal, ok := dp.Attributes().Get("orb8.dns.response_code")
+						assert.True(t, ok)
+						assert.Equal(t, "orb8.dns.response_code-val", orb8DNSResponseCodeAttrVal.Str())
+					} else {
+						assert.False(t, validatedMetrics["orb8.dns.lookup.duration"], "Found a duplicate in the metrics slice: orb8.dns.lookup.duration")
+						validatedMetrics["orb8.dns.lookup.duration"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "Time that lookups took from the first query to the response, or until they were given up. Its rate over that of the lookups is the mean.", mi.Description())
+						assert.Equal(t, "s", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+						switch aggMap["orb8.dns.lookup.duration"] {
+						case "sum":
+							assert.InDelta(t, float64(4), dp.DoubleValue(), 0.01)
+						case "avg":
+							assert.InDelta(t, float64(2), dp.DoubleValue(), 0.01)
+						case "min":
+							assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+						case "max":
+							assert.InDelta(t, float64(3), dp.DoubleValue(), 0.01)
+						}
+						_, ok := dp.Attributes().Get("orb8.flow.direction")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("orb8.dns.question.type")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("orb8.dns.response_code")
+						assert.False(t, ok)
+					}
+				case "orb8.dns.lookups":
+					if tt.name != "reaggregate_set" {
+						assert.False(t, validatedMetrics["orb8.dns.lookups"], "Found a duplicate in the metrics slice: orb8.dns.lookups")
+						validatedMetrics["orb8.dns.lookups"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "DNS lookups that a container made (egress) or was asked for (ingress).", mi.Description())
+						assert.Equal(t, "{lookup}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						assert.Equal(t, int64(1), dp.IntValue())
+						orb8FlowDirectionAttrVal, ok := dp.Attributes().Get("orb8.flow.direction")
+						assert.True(t, ok)
+						assert.Equal(t, "ingress", orb8FlowDirectionAttrVal.Str())
+						orb8DNSQuestionTypeAttrVal, ok := dp.Attributes().Get("orb8.dns.question.type")
+						assert.True(t, ok)
+						assert.Equal(t, "orb8.dns.question.type-val", orb8DNSQuestionTypeAttrVal.Str())
+						orb8DNSResponseCodeAttrVal, ok := dp.Attributes().Get("orb8.dns.response_code")
+						assert.True(t, ok)
+						assert.Equal(t, "orb8.dns.response_code-val", orb8DNSResponseCodeAttrVal.Str())
+					} else {
+						assert.False(t, validatedMetrics["orb8.dns.lookups"], "Found a duplicate in the metrics slice: orb8.dns.lookups")
+						validatedMetrics["orb8.dns.lookups"] = true
+						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+						assert.Equal(t, "DNS lookups that a container made (egress) or was asked for (ingress).", mi.Description())
+						assert.Equal(t, "{lookup}", mi.Unit())
+						assert.True(t, mi.Sum().IsMonotonic())
+						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+						dp := mi.Sum().DataPoints().At(0)
+						assert.Equal(t, start, dp.StartTimestamp())
+						assert.Equal(t, ts, dp.Timestamp())
+						assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+						switch aggMap["orb8.dns.lookups"] {
+						case "sum":
+							assert.Equal(t, int64(4), dp.IntValue())
+						case "avg":
+							assert.Equal(t, int64(2), dp.IntValue())
+						case "min":
+							assert.Equal(t, int64(1), dp.IntValue())
+						case "max":
+							assert.Equal(t, int64(3), dp.IntValue())
+						}
+						_, ok := dp.Attributes().Get("orb8.flow.direction")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("orb8.dns.question.type")
+						assert.False(t, ok)
+						_, ok = dp.Attributes().Get("orb8.dns.response_code")
+						assert.False(t, ok)
+					}
 				case "orb8.network.connections":
 					if tt.name != "reaggregate_set" {
 						assert.False(t, validatedMetrics["orb8.network.connections"], "Found a duplicate in the metrics slice: orb8.network.connections")
