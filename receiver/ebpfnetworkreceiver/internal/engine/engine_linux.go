@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/bpf/network"
@@ -85,6 +86,10 @@ func (e *Engine) load(opts Options) error {
 	var err error
 	if e.jiffy, err = jiffy(); err != nil {
 		return err
+	}
+	// Before Linux 5.11 the memory of maps counts as locked, of which a process may have very little.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("cannot lift the limit on locked memory (RLIMIT_MEMLOCK); add CAP_SYS_RESOURCE: %w", err)
 	}
 	spec, err := network.LoadNetwork()
 	if err != nil {
