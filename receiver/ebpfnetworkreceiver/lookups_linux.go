@@ -19,8 +19,6 @@ import (
 // lookupCounter turns DNS packets into lookups, and adds up the metrics.
 type lookupCounter struct {
 	watcher *dns.Watcher
-	// interfaceName is nil in cgroup mode.
-	interfaceName func(index uint32) string
 
 	mu     sync.Mutex
 	series map[lookupSeriesKey]*lookupSeries
@@ -40,16 +38,15 @@ type lookupSeries struct {
 	start, last time.Time
 }
 
-func newLookupCounter(timeout time.Duration, interfaceName func(uint32) string) *lookupCounter {
+func newLookupCounter(timeout time.Duration) *lookupCounter {
 	return &lookupCounter{
-		watcher:       dns.New(timeout, func(ns int64) time.Time { return readClock().wall(ns) }),
-		interfaceName: interfaceName,
-		series:        map[lookupSeriesKey]*lookupSeries{},
+		watcher: dns.New(timeout, func(ns int64) time.Time { return readClock().wall(ns) }),
+		series:  map[lookupSeriesKey]*lookupSeries{},
 	}
 }
 
-// observe hands the lookups that a packet ends to emit.
-func (c *lookupCounter) observe(e *network.NetworkEvent, payload engine.Payload, emit func(*flow.Lookup)) {
+// dnsPacket is what the kernel has captured of a packet.
+func (r *networkReceiver) dnsPacket(e *network.NetworkEvent, payload engine.Payload) *dns.Packet {
 	p := &dns.Packet{
 		Time:        int64(e.Flow.FirstNs),
 		Direction:   flow.Direction(e.Key.Direction),
@@ -62,12 +59,17 @@ func (c *lookupCounter) observe(e *network.NetworkEvent, payload engine.Payload,
 		Length:      payload.Length,
 		Payload:     payload.Captured,
 	}
-	if c.interfaceName == nil {
+	if r.devices == nil {
 		p.Scope = e.Key.Scope
 	} else {
-		p.Interface = c.interfaceName(uint32(e.Key.Scope))
+		p.Interface = r.interfaceOf(&e.Key)[0]
 		p.Asker.Addr = p.Source.Addr()
 	}
+	return p
+}
+
+// observe hands the lookups that a packet ends to emit.
+func (c *lookupCounter) observe(p *dns.Packet, emit func(*flow.Lookup)) {
 	c.finish(c.watcher.Observe(p), emit)
 }
 

@@ -168,7 +168,7 @@ func (r *networkReceiver) open() error {
 		rec.interfaces = r.merger.interfaces
 	}
 	if r.cfg.DNS.Enabled {
-		r.lookups = newLookupCounter(r.cfg.DNS.Timeout, r.interfaceName())
+		r.lookups = newLookupCounter(r.cfg.DNS.Timeout)
 		r.namer = newNamer(r.lookups.watcher, r.mode == modeTC, int(r.cfg.FlowTableSize))
 	}
 	r.tracker = newTracker(r.cfg, rec, r.emitFlow)
@@ -193,14 +193,6 @@ func (r *networkReceiver) openDrops() *engine.Drops {
 // interfaceOf returns the interface that saw a packet.
 func (r *networkReceiver) interfaceOf(k *network.NetworkFlowKey) []string {
 	return []string{r.devices.Devices().Get(uint32(k.Scope)).Name}
-}
-
-// interfaceName returns nil in cgroup mode.
-func (r *networkReceiver) interfaceName() func(uint32) string {
-	if r.devices == nil {
-		return nil
-	}
-	return func(index uint32) string { return r.devices.Devices().Get(index).Name }
 }
 
 // shutdown takes the programs off, reports what they had counted until then, and unloads them.
@@ -259,8 +251,10 @@ func (r *networkReceiver) run(ctx context.Context) {
 func (r *networkReceiver) readEvents() {
 	defer r.wg.Done()
 	rec, echoes := recorder{}, newEchoes()
+	isNews := func(*network.NetworkEvent) bool { return true }
 	if r.devices != nil {
 		rec.interfaces = r.interfaceOf
+		isNews = func(e *network.NetworkEvent) bool { return echoes.isNews(r.devices.Devices(), e) }
 	}
 	var clockUntil uint64
 	err := r.engine.ReadEvents(func(e *network.NetworkEvent, payload engine.Payload) {
@@ -273,9 +267,11 @@ func (r *networkReceiver) readEvents() {
 		case network.NetworkEventKindEVENT_OVERFLOW:
 			r.addOverflow(e)
 		case network.NetworkEventKindEVENT_DNS:
-			r.lookups.observe(e, payload, r.addLookup)
+			if isNews(e) {
+				r.lookups.observe(r.dnsPacket(e, payload), r.addLookup)
+			}
 		default:
-			if r.devices != nil && !echoes.isNews(r.devices.Devices(), e) {
+			if !isNews(e) {
 				return
 			}
 			if e.Flow.FirstNs >= clockUntil {

@@ -26,9 +26,9 @@ type Packet struct {
 	Direction           flow.Direction
 	Transport           flow.Transport
 	Source, Destination netip.AddrPort
-	// Scope tells sockets of the same addresses apart: their cgroup. Interface tells interfaces that see the same packet
-	// apart; it is empty where packets are seen at sockets.
-	Scope     uint64
+	// Scope tells sockets of the same addresses apart: their cgroup; 0 where packets are seen at interfaces.
+	Scope uint64
+	// Interface is where the packet was seen; empty where at a socket.
 	Interface string
 	// Asker is who names are remembered for if this is a query of the local endpoint, which Local is the identity of.
 	Asker Asker
@@ -59,7 +59,7 @@ type Watcher struct {
 
 	mu      sync.Mutex
 	pending *simplelru.LRU[exchange, *query]
-	streams *simplelru.LRU[streamAt, *timedStream]
+	streams *simplelru.LRU[direction, *timedStream]
 	names   names
 	counts  Counts
 	// done are the lookups of the call that is running.
@@ -72,12 +72,6 @@ type direction struct {
 	transport           flow.Transport
 	seen                flow.Direction
 	scope               uint64
-}
-
-// streamAt is a direction at an interface: a response is taken where its query was, though other interfaces have it first.
-type streamAt struct {
-	direction
-	iface string
 }
 
 // exchange is where a query waits for its response.
@@ -103,7 +97,7 @@ type timedStream struct {
 func New(timeout time.Duration, wall func(ns int64) time.Time) *Watcher {
 	// They fail only for a size that is not positive.
 	pending, _ := simplelru.NewLRU[exchange, *query](maxPending, nil)
-	streams, _ := simplelru.NewLRU[streamAt, *timedStream](maxStreams, nil)
+	streams, _ := simplelru.NewLRU[direction, *timedStream](maxStreams, nil)
 	return &Watcher{timeout: int64(timeout), wall: wall, pending: pending, streams: streams, names: newNames()}
 }
 
@@ -172,7 +166,7 @@ func (d direction) reverse() direction {
 
 // segment takes a segment of a TCP stream.
 func (w *Watcher) segment(p *Packet) {
-	at := streamAt{p.flow(), p.Interface}
+	at := p.flow()
 	s, known := w.streams.Get(at)
 	if !known {
 		s = &timedStream{}
@@ -204,9 +198,6 @@ func (w *Watcher) message(p *Packet, b []byte, whole bool) {
 func (w *Watcher) ask(p *Packet, m *message) {
 	at := exchange{p.flow(), m.id}
 	if q, waiting := w.pending.Peek(at); waiting {
-		if q.lookup.Interface != p.Interface {
-			return // the same packet, further on its way
-		}
 		if q.question == m.question {
 			q.lookup.Queries++
 			return
@@ -232,9 +223,6 @@ func (w *Watcher) ask(p *Packet, m *message) {
 func (w *Watcher) answer(p *Packet, m *message) {
 	at := exchange{p.flow().reverse(), m.id}
 	q, waiting := w.pending.Peek(at)
-	if waiting && q.lookup.Interface != p.Interface {
-		return // it has not come to where the query was seen first
-	}
 	if !waiting || m.asked && m.question != q.question {
 		w.counts.Unmatched++
 		return
