@@ -2,6 +2,7 @@ package flow
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -316,13 +317,13 @@ func StatusFrom(res pcommon.Resource, lr plog.LogRecord) NetworkStatus {
 	if v, ok := a.Get(AttrRingBufferUtilization); ok {
 		s.RingBufferUtilization = v.Double()
 	}
-	if v, ok := a.Get(AttrDrops); ok {
+	if v, ok := a.Get(AttrDrops); ok && v.Type() == pcommon.ValueTypeMap {
 		s.Drops = make(map[string]uint64, v.Map().Len())
 		for reason, packets := range v.Map().All() {
 			s.Drops[reason] = uint64(packets.Int())
 		}
 	}
-	if v, ok := a.Get(AttrUnavailable); ok {
+	if v, ok := a.Get(AttrUnavailable); ok && v.Type() == pcommon.ValueTypeMap {
 		s.Unavailable = make(map[string]string, v.Map().Len())
 		for feature, why := range v.Map().All() {
 			s.Unavailable[feature] = why.Str()
@@ -337,7 +338,14 @@ func addrPort(a pcommon.Map, addrKey, portKey string) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("attribute %s: %q is not an IP address", addrKey, s)
 	}
-	return netip.AddrPortFrom(addr.Unmap(), uint16(num(a, portKey))), nil
+	var port int64
+	if v, ok := a.Get(portKey); ok {
+		port = v.Int()
+	}
+	if port < 0 || port > math.MaxUint16 {
+		return netip.AddrPort{}, fmt.Errorf("attribute %s: %d is not a port", portKey, port)
+	}
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), nil
 }
 
 func str(a pcommon.Map, key string) string {
@@ -347,10 +355,13 @@ func str(a pcommon.Map, key string) string {
 	return ""
 }
 
-// seconds reads a duration and rounds it to microseconds, which is what the kernel measures in.
+// seconds reads a duration and rounds it to microseconds, which is what the kernel measures in. What no kernel measures
+// (less than nothing, more than 71 minutes, not a number) is none.
 func seconds(a pcommon.Map, key string) time.Duration {
 	if v, ok := a.Get(key); ok {
-		return time.Duration(v.Double() * float64(time.Second)).Round(time.Microsecond)
+		if s := v.Double(); s > 0 && s <= math.MaxUint32*time.Microsecond.Seconds() {
+			return time.Duration(s * float64(time.Second)).Round(time.Microsecond)
+		}
 	}
 	return 0
 }
