@@ -184,7 +184,7 @@ func TestFlowsAndLossAreAllOfIt(t *testing.T) {
 }
 
 // cgroupPath is where a node's cgroup can be read.
-func cgroupPath(t *testing.T, n *lab.Node) string {
+func cgroupPath(t testing.TB, n *lab.Node) string {
 	t.Helper()
 	mount, err := cgroup.FindMount("")
 	require.NoError(t, err)
@@ -192,7 +192,7 @@ func cgroupPath(t *testing.T, n *lab.Node) string {
 }
 
 // lost is how many packets the status says were lost.
-func lost(t *testing.T, c *collector.Collector) uint64 {
+func lost(t testing.TB, c *collector.Collector) uint64 {
 	t.Helper()
 	stdout, stderr, code := c.CLI("status", "-o", "json")
 	require.Zero(t, code, stderr)

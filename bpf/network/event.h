@@ -58,6 +58,8 @@ const volatile __u32 sampling = 0;
 // When more of the ring buffer than this is unread, only one in THINNING of the sampled events goes in.
 const volatile __u32 thinning_bytes = (1 << 20) / 5 * 4;
 #define THINNING 10
+// When more than this is unread, new flows other than TCP are no events: flood and scan make them by the hundred thousand.
+const volatile __u32 spare_bytes = (1 << 20) / 2;
 
 // Ports of DNS servers, 0 for none.
 #define MAX_DNS_PORTS 4
@@ -93,6 +95,13 @@ static __always_inline bool event_emit(enum event_kind kind, const struct flow_k
 	event_fill(e, kind, key, who, p, now);
 	bpf_ringbuf_submit(e, 0);
 	return true;
+}
+
+// Whether there is room for an event that counts do not depend on: half of the ring buffer is kept for packets that find
+// the flow table full.
+static __always_inline bool event_room(void)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) <= spare_bytes;
 }
 
 static __always_inline void event_lost(void)

@@ -107,7 +107,7 @@ static __always_inline void flow_new(struct __sk_buff *skb, enum place at, __u32
 	}
 	if (key->transport == IPPROTO_TCP)
 		tcp_change(gen, key, f, p, now);
-	else if (events_enabled && !event_emit(EVENT_NEW, key, f, p, now))
+	else if (events_enabled && !(event_room() && event_emit(EVENT_NEW, key, f, p, now)))
 		event_lost();
 	if (f->seen & SEEN_DNS)
 		dns_event(skb, key, f, p);

@@ -157,6 +157,7 @@ const (
 	NetworkVarSampling        = "sampling"
 	NetworkVarSeenType        = "seen_type"
 	NetworkVarSelfPid         = "self_pid"
+	NetworkVarSpareBytes      = "spare_bytes"
 	NetworkVarThinningBytes   = "thinning_bytes"
 	NetworkVarTunnelsEnabled  = "tunnels_enabled"
 )
@@ -242,6 +243,7 @@ type NetworkVariableSpecs struct {
 	Sampling        *ebpf.VariableSpec `ebpf:"sampling"`
 	SeenType        *ebpf.VariableSpec `ebpf:"seen_type"`
 	SelfPid         *ebpf.VariableSpec `ebpf:"self_pid"`
+	SpareBytes      *ebpf.VariableSpec `ebpf:"spare_bytes"`
 	ThinningBytes   *ebpf.VariableSpec `ebpf:"thinning_bytes"`
 	TunnelsEnabled  *ebpf.VariableSpec `ebpf:"tunnels_enabled"`
 }
@@ -305,6 +307,7 @@ type NetworkVariables struct {
 	Sampling        *ebpf.Variable `ebpf:"sampling"`
 	SeenType        *ebpf.Variable `ebpf:"seen_type"`
 	SelfPid         *ebpf.Variable `ebpf:"self_pid"`
+	SpareBytes      *ebpf.Variable `ebpf:"spare_bytes"`
 	ThinningBytes   *ebpf.Variable `ebpf:"thinning_bytes"`
 	TunnelsEnabled  *ebpf.Variable `ebpf:"tunnels_enabled"`
 }

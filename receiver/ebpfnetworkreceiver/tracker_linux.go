@@ -20,7 +20,7 @@ const closingTimeout = 10 * time.Second
 // tracker knows which flows are alive. It turns the counts of an interval into flow records, notices when a flow has
 // ended, and adds up the metrics. It is not safe for concurrent use.
 type tracker struct {
-	idle time.Duration
+	idle, interval time.Duration
 	// maxFlows bounds flows: those beyond it are reported as well as the others but have no end record.
 	maxFlows int
 	recorder recorder
@@ -70,7 +70,8 @@ const seriesTimeout = 10 * time.Minute
 func newTracker(cfg *Config, r recorder, emit func(flow.Record)) *tracker {
 	return &tracker{
 		idle:     cfg.IdleTimeout,
-		maxFlows: 4 * int(cfg.FlowTableSize),
+		interval: cfg.Interval,
+		maxFlows: 2 * int(cfg.FlowTableSize),
 		recorder: r,
 		emit:     emit,
 		flows:    map[network.NetworkFlowKey]flowState{},
@@ -156,13 +157,17 @@ func (t *tracker) outcome(k *network.NetworkFlowKey) flow.Outcome {
 // expire ends flows and series that have been silent for too long.
 func (t *tracker) expire() {
 	now := monotonicNow()
+	idle := t.idle
+	if len(t.flows) > t.maxFlows/2 {
+		idle = t.interval // room for those that are alive
+	}
 	type ending struct {
 		key     network.NetworkFlowKey
 		outcome flow.Outcome
 	}
 	var silent []ending // told first, then forgotten: the two directions ask for each other
 	for k, st := range t.flows {
-		timeout := t.idle
+		timeout := idle
 		if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
 			timeout = min(timeout, closingTimeout)
 		}

@@ -219,7 +219,21 @@ func TestFlowsBeyondTheBoundAreReportedAllTheSame(t *testing.T) {
 		}
 	}
 	assert.EqualValues(t, 200, packets)
-	assert.Len(t, b.flows, 4)
+	assert.Len(t, b.flows, 2)
+}
+
+func TestIdleFlowsMakeRoomWhenThereAreMany(t *testing.T) {
+	idle := uint64(monotonicNow() - int64(10*time.Second)) // longer than an interval, shorter than the idle timeout
+	for many, want := range map[int]int{5: 5, 15: 0} {
+		b := newBook(func(c *Config) { c.FlowTableSize = 10 })
+		for i := range many {
+			k := udpOut
+			k.Sport = uint16(i)
+			seen(k, network.NetworkFlow{FirstNs: idle, LastNs: idle})(b.tracker)
+		}
+		b.interval(0)
+		assert.Len(t, b.flows, want, "of %d", many)
+	}
 }
 
 func comm(s string) (c [16]int8) {

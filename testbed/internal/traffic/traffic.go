@@ -45,8 +45,8 @@ type Report struct {
 	Local, Remote netip.AddrPort
 	BytesSent     uint64
 	BytesReceived uint64
-	// DatagramsReceived is set for UDP.
-	DatagramsReceived uint64
+	// DatagramsReceived is set for UDP, DatagramsSent by Storm.
+	DatagramsReceived, DatagramsSent uint64
 	// SegmentsSent and SegmentsReceived are what the kernel counted for the TCP connections until both ends had closed,
 	// pure acknowledgements and retransmits included; Retransmits is how many of those sent were sent again.
 	SegmentsSent, SegmentsReceived, Retransmits uint64
@@ -86,6 +86,7 @@ type part struct {
 	Load
 	Serve   bool
 	Address netip.AddrPort
+	Storm   *StormLoad
 }
 
 const partVariable = "ORB8_TESTBED_TRAFFIC"
@@ -113,6 +114,8 @@ func play(text string, out *json.Encoder) error {
 	var report Report
 	var err error
 	switch tcp := strings.HasPrefix(p.Network, "tcp"); {
+	case p.Storm != nil:
+		report, err = storm(*p.Storm)
 	case tcp && p.Serve:
 		report, err = serveTCP(p, ready)
 	case tcp:

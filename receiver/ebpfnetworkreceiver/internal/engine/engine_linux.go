@@ -119,6 +119,7 @@ func (e *Engine) load(opts Options) error {
 		spec.Variables["first_packets"].Set(opts.FirstPackets),
 		spec.Variables["sampling"].Set(opts.Sampling),
 		spec.Variables["thinning_bytes"].Set(opts.RingBufferSize/thinningDenominator*thinningNumerator),
+		spec.Variables["spare_bytes"].Set(opts.RingBufferSize/2),
 		spec.Variables["dns_ports"].Set(opts.DNSPorts),
 		spec.Variables["tunnels_enabled"].Set(opts.Tunnels),
 	); err != nil {

@@ -404,6 +404,21 @@ func TestTableThenRingBufferThenLoss(t *testing.T) {
 	assert.EqualValues(t, 28*flows, 28*inTable+bytesInRing+loss.Bytes)
 }
 
+// A flood of new flows leaves half of the ring buffer to packets that find the flow table full.
+func TestNewFlowsLeaveRoomForOverflow(t *testing.T) {
+	e := newEngine(t, func(o *Options) { o.RingBufferSize = 64 << 10 })
+	for i := range 900 {
+		datagram := udp(0)
+		binary.BigEndian.PutUint16(datagram, uint16(i))
+		e.pass(t, ethernet(0x0800, ipv4(17, nil, datagram)...), 1)
+	}
+	assert.InDelta(t, 0.5, e.RingBufferUtilization(), 0.02)
+	loss, err := e.Losses()
+	require.NoError(t, err)
+	assert.NotZero(t, loss.Events, "what is left out is counted")
+	assert.Zero(t, loss.Packets)
+}
+
 func TestPressureAsksForADrainOnce(t *testing.T) {
 	e := newEngine(t, func(o *Options) { o.FlowTableSize, o.Events = 100, false })
 	fill := func(n int) (asked int) {

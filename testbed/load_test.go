@@ -1,0 +1,128 @@
+//go:build linux
+
+package testbed
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/orb8/orb8/testbed/internal/collector"
+	"github.com/orb8/orb8/testbed/internal/lab"
+	"github.com/orb8/orb8/testbed/internal/traffic"
+)
+
+// Benchmarks of the real collector under load. They run once, whatever b.N: `go test -run '^$' -bench Load ./testbed`.
+
+// quietStore keeps what the store holds small, so that memory is the collector's and not that of a million records.
+const quietStore = "extensions: {orb8_storage: {embedded: {max_bytes: 4194304}}}\n"
+
+// BenchmarkLoadLiveFlows: 100,000 flows alive, 20,000 beginning every second, 100,000 packets a second.
+func BenchmarkLoadLiveFlows(b *testing.B) {
+	l := lab.New(b, lab.Options{Offloads: true})
+	c := collector.Start(b, collector.Options{Node: l.Agent, Overlay: quietStore})
+	cpu, from := cpuTime(b, c.PID()), time.Now()
+	sent := traffic.Storm(b, l.Client, l.Server, traffic.StormLoad{Flows: 400_000, PerSecond: 20_000, Seconds: 5, Size: 64})
+	cpu, took := cpuTime(b, c.PID())-cpu, time.Since(from)
+
+	wire := l.Client.Counters(b)
+	require.Equal(b, sent, wire.SentPackets)
+	awaitTotals(b, c, l.Client, seen{wire.SentPackets, wire.SentBytes})
+	assert.Zero(b, lost(b, c))
+	b.ReportMetric(float64(sent)/took.Seconds(), "packets/s")
+	b.ReportMetric(100*cpu.Seconds()/took.Seconds(), "%cpu")
+	b.ReportMetric(float64(peakMemory(b, c.PID()))/(1<<20), "MiB-peak")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkLoadMillionFlows: a million flows into the default table of 100,000, as fast as one process can send them.
+func BenchmarkLoadMillionFlows(b *testing.B) {
+	l := lab.New(b, lab.Options{Offloads: true})
+	c := collector.Start(b, collector.Options{Node: l.Agent, Overlay: quietStore + fmt.Sprintf(
+		"receivers: {ebpf_network: {attach: {mode: cgroup, cgroup_path: %s}}}\n", cgroupPath(b, l.Client))})
+	from := time.Now()
+	sent := traffic.Storm(b, l.Client, l.Server, traffic.StormLoad{Flows: 1_000_000, Seconds: 1, Size: 64})
+	took := time.Since(from)
+	require.EqualValues(b, 1_000_000, sent)
+
+	var counted, missing uint64
+	collector.Await(b, "flows + lost = all", func() bool {
+		counted, missing = totalOf(b, c, l.Client).packets, lost(b, c)
+		return counted+missing == sent
+	}, func() any { return fmt.Sprintf("counted %d, lost %d, of %d", counted, missing, sent) })
+	if missing > 0 {
+		_, stderr, _ := c.CLI("flows", "--limit", "1")
+		assert.Contains(b, stderr, "lost")
+	}
+	b.ReportMetric(float64(sent)/took.Seconds(), "flows/s")
+	b.ReportMetric(float64(missing), "lost-packets")
+	b.ReportMetric(float64(peakMemory(b, c.PID()))/(1<<20), "MiB-peak")
+	b.ReportMetric(0, "ns/op")
+}
+
+// totalOf is what the Prometheus endpoint says that a node's cgroup has sent.
+func totalOf(t testing.TB, c *collector.Collector, n *lab.Node) (sum seen) {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(c.Get(c.Prometheus, "/metrics")))
+	require.NoError(t, err)
+	for name, add := range map[string]*uint64{
+		"orb8_network_flow_io_bytes_total": &sum.bytes, "orb8_network_flow_packets_total": &sum.packets,
+	} {
+		for _, m := range families[name].GetMetric() {
+			if l := labels(m); l["orb8_cgroup_path"] == n.Cgroup() && l["orb8_flow_direction"] == "egress" {
+				*add += uint64(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return sum
+}
+
+func awaitTotals(t testing.TB, c *collector.Collector, n *lab.Node, want seen) {
+	t.Helper()
+	var got seen
+	collector.Await(t, "difference 0 to the interface", func() bool {
+		got = totalOf(t, c, n)
+		return got == want
+	}, func() any { return fmt.Sprintf("want %v, got %v", want, got) })
+}
+
+// cpuTime is what a process has used so far, user and system.
+func cpuTime(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	require.NoError(t, err)
+	_, after, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(after)
+	var ticks int
+	for _, f := range fields[11:13] { // utime and stime, see proc(5)
+		n, err := strconv.Atoi(f)
+		require.NoError(t, err)
+		ticks += n
+	}
+	const userHZ = 100
+	return time.Duration(ticks) * time.Second / userHZ
+}
+
+// peakMemory is the largest resident set that a process has had, in bytes.
+func peakMemory(t testing.TB, pid int) uint64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		var kib uint64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	require.Fail(t, "no VmHWM")
+	return 0
+}
