@@ -113,6 +113,41 @@ func TestSelection(t *testing.T) {
 	assert.False(t, all.Empty())
 }
 
+func TestSelectionOfBothEnds(t *testing.T) {
+	near, far := tcp4(), tcp4()
+	*far = flow.Record{
+		Direction: flow.Ingress, Transport: flow.TCP, Outcome: flow.OutcomeReset,
+		Source: flow.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.1:1")},
+		Destination: flow.Endpoint{
+			Addr: netip.MustParseAddrPort("10.244.0.9:8443"), Identity: flow.Identity{Namespace: "data", Pod: "db-0"},
+		},
+	}
+	tests := []struct {
+		name       string
+		filter     Filter
+		both, near bool
+	}{
+		{"pod of the near end", Filter{Pods: []string{"web-0"}}, true, true},
+		{"pod of the far end", Filter{Pods: []string{"data/db-0"}}, true, false},
+		{"address of the far end", Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}, true, false},
+		{"one of each", Filter{Pods: []string{"web-0"}, Ports: []uint16{8443}}, true, false},
+		{"direction is the near end's", Filter{Directions: []flow.Direction{flow.Ingress}}, false, false},
+		{"outcome that only the far end knows", Filter{Outcomes: []flow.Outcome{flow.OutcomeReset}}, true, false},
+		{"another outcome", Filter{Outcomes: []flow.Outcome{flow.OutcomeClosed}}, false, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			allow, deny := Selection{Allow: []Filter{tt.filter}}, Selection{Deny: []Filter{tt.filter}}
+			assert.Equal(t, tt.both, allow.MatchEnds(near, far))
+			assert.Equal(t, !tt.both, deny.MatchEnds(near, far))
+			assert.Equal(t, tt.near, allow.Match(near))
+		})
+	}
+	near.Outcome = flow.OutcomeClosed
+	closed := Selection{Allow: []Filter{{Outcomes: []flow.Outcome{flow.OutcomeClosed}}}}
+	assert.True(t, closed.MatchEnds(near, far), "the near end's own word comes first")
+}
+
 func TestSelectionDoesNotAllocate(t *testing.T) {
 	selection := Selection{
 		Allow: []Filter{{Pods: []string{"shop/web-0"}, Containers: []string{"c0ff"}, Ports: []uint16{443}}},
