@@ -21,9 +21,12 @@ type merger struct {
 	sightings   []sighting
 	held        []heldSighting
 	// paths has each list of interface names once, by the indexes of the interfaces.
-	paths   map[string][]string
+	paths map[string][]string
+	// What settle works with, here so that a flow costs no allocation.
 	pathKey []byte
 	seen    []*sighting
+	sides   [2]network.NetworkFlow
+	key     network.NetworkFlowKey
 }
 
 // flows are those of an interval, and where each of them is.
@@ -141,8 +144,13 @@ func (m *merger) add(key *network.NetworkFlowKey, s sighting) {
 // end closes the interval and hands every flow to yield, with the packets of each once for every endpoint on this host.
 // After the last interval nothing is put off.
 func (m *merger) end(last bool, yield func(*network.NetworkFlowKey, *network.NetworkFlow)) {
+	report := func(p *passage, scope uint64, d flow.Direction, f *network.NetworkFlow) {
+		m.key = p.key
+		m.key.Scope, m.key.Direction = scope, uint8(d)
+		yield(&m.key, f)
+	}
 	for i := range m.now.list {
-		m.settle(&m.now.list[i], last, yield)
+		m.settle(&m.now.list[i], last, report)
 	}
 }
 
@@ -156,31 +164,27 @@ func (m *merger) interfaces(k *network.NetworkFlowKey) []string {
 	return nil
 }
 
-func (m *merger) settle(p *passage, last bool, yield func(*network.NetworkFlowKey, *network.NetworkFlow)) {
+func (m *merger) settle(p *passage, last bool, report func(*passage, uint64, flow.Direction, *network.NetworkFlow)) {
 	var before passage
 	if i, ok := m.before.index[p.key]; ok {
 		before = m.before.list[i]
 	}
 	m.arrange(p)
-	report := func(scope uint64, d flow.Direction, f *network.NetworkFlow) {
-		key := p.key
-		key.Scope, key.Direction = scope, uint8(d)
-		yield(&key, f)
-	}
 	for _, s := range m.seen {
 		if s.device.Endpoint {
 			p.local = true
-			report(uint64(s.device.Index), [...]flow.Direction{in: flow.Egress, out: flow.Ingress}[s.side], &s.flow)
+			report(p, uint64(s.device.Index), [...]flow.Direction{in: flow.Egress, out: flow.Ingress}[s.side], &s.flow)
 		}
 	}
-	sides := [2]network.NetworkFlow{m.sum(p, in, before.level[in]), m.sum(p, out, before.level[out])}
+	sides := &m.sides
+	sides[in], sides[out] = m.sum(p, in, before.level[in]), m.sum(p, out, before.level[out])
 	if sides[out].Packets > 0 && m.devices.IsLocal(netip.AddrFrom16(p.key.Saddr).Unmap()) {
 		p.local = true
-		report(0, flow.Egress, &sides[out])
+		report(p, 0, flow.Egress, &sides[out])
 	}
 	if sides[in].Packets > 0 && m.devices.IsLocal(netip.AddrFrom16(p.key.Daddr).Unmap()) {
 		p.local = true
-		report(0, flow.Ingress, &sides[in])
+		report(p, 0, flow.Ingress, &sides[in])
 	}
 	// Of a flow with an end here, what is left over was seen at that end before.
 	if p.local || before.local {
@@ -191,8 +195,8 @@ func (m *merger) settle(p *passage, last bool, yield func(*network.NetworkFlowKe
 		m.hold(p)
 		return
 	}
-	if through := m.through(p, &before, &sides); through.Packets > 0 {
-		report(0, flow.Transit, &through)
+	if f := through(p, &before, sides); f.Packets > 0 {
+		report(p, 0, flow.Transit, f)
 	}
 }
 
@@ -205,7 +209,8 @@ func (m *merger) hold(p *passage) {
 }
 
 // through returns what passed through this host: what came in or what went out, whichever is more, since the flow began.
-func (m *merger) through(p *passage, before *passage, sides *[2]network.NetworkFlow) network.NetworkFlow {
+// It makes it of sides[in].
+func through(p, before *passage, sides *[2]network.NetworkFlow) *network.NetworkFlow {
 	var seen [2]amount
 	for side, f := range sides {
 		seen[side] = amount{int64(f.Packets) - before.late[side].packets, int64(f.Bytes) - before.late[side].bytes}
@@ -214,16 +219,13 @@ func (m *merger) through(p *passage, before *passage, sides *[2]network.NetworkF
 	for side := range sides {
 		p.late[side] = amount{all.packets - seen[side].packets, all.bytes - seen[side].bytes}
 	}
-	f := sides[in]
-	if f.Packets == 0 {
-		f = sides[out]
-	}
-	f.TcpFlags |= sides[out].TcpFlags
-	f.FirstNs = min(f.FirstNs, cmp.Or(sides[out].FirstNs, f.FirstNs))
-	f.LastNs = max(f.LastNs, sides[out].LastNs)
-	f.Packets, f.Bytes = uint64(all.packets), uint64(all.bytes)
+	f := &sides[in]
+	// One side has all of the flow; the other may know it for longer.
+	connections, zeroWindows := max(f.Connections, sides[out].Connections), max(f.ZeroWindows, sides[out].ZeroWindows)
+	*f = merge(*f, sides[out])
+	f.Packets, f.Bytes, f.Connections, f.ZeroWindows = uint64(all.packets), uint64(all.bytes), connections, zeroWindows
 	// A socket that listens on all addresses looks like the destination of what only passes by.
-	anonymize(&f)
+	anonymize(f)
 	return f
 }
 

@@ -1,6 +1,7 @@
 package ebpfnetworkreceiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -313,6 +314,16 @@ func merge(a, b network.NetworkFlow) network.NetworkFlow {
 	a.Packets += b.Packets
 	a.Connections += b.Connections
 	a.TcpFlags |= b.TcpFlags
+	if b.Seen&seenSYN != 0 && (a.Seen&seenSYN == 0 || b.Seen&seenSYNACK != 0 && a.Seen&seenSYNACK == 0) {
+		a.ClientIsn, a.ServerIsn = b.ClientIsn, b.ServerIsn
+	}
+	a.Seen |= b.Seen
+	a.HandshakeUs = cmp.Or(a.HandshakeUs, b.HandshakeUs)
+	if b.SrttUs != 0 && (a.SrttUs == 0 || b.LastNs > a.LastNs) {
+		a.SrttUs, a.MinRttUs = b.SrttUs, b.MinRttUs
+	}
+	a.Retransmits = max(a.Retransmits, b.Retransmits) // each is a socket's total
+	a.ZeroWindows += b.ZeroWindows
 	a.FirstNs = min(a.FirstNs, b.FirstNs)
 	a.LastNs = max(a.LastNs, b.LastNs)
 	return a

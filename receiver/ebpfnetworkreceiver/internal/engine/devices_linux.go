@@ -12,6 +12,18 @@ type Devices struct {
 	local   map[netip.Addr]struct{}
 }
 
+// NewDevices knows the interfaces that are watched and the addresses of this host.
+func NewDevices(watched []Device, local []netip.Addr) *Devices {
+	d := &Devices{byIndex: make(map[uint32]*Device, len(watched)), local: make(map[netip.Addr]struct{}, len(local))}
+	for i := range watched {
+		d.byIndex[watched[i].Index] = &watched[i]
+	}
+	for _, addr := range local {
+		d.local[addr] = struct{}{}
+	}
+	return d
+}
+
 // Device is an interface that is watched, or was.
 type Device struct {
 	Index uint32
@@ -129,10 +141,10 @@ const overlayHeight = 1 << 10
 
 // devices takes stock of the watched interfaces.
 func (v *inventory) devices() *Devices {
-	d := &Devices{byIndex: map[uint32]*Device{}, local: map[netip.Addr]struct{}{}}
+	var local []netip.Addr
 	for _, of := range v.addresses {
 		for p := range of {
-			d.local[p.Addr()] = struct{}{}
+			local = append(local, p.Addr())
 		}
 	}
 	below := map[int][]int{}
@@ -144,16 +156,17 @@ func (v *inventory) devices() *Devices {
 			below[index] = append(below[index], i.parent)
 		}
 	}
+	var watched []Device
 	heights := map[int]int{}
 	for index, i := range v.interfaces {
 		if i.attached == nil && i.gone == 0 {
 			continue
 		}
-		d.byIndex[uint32(index)] = &Device{
+		watched = append(watched, Device{
 			Index: uint32(index), Name: i.name, Endpoint: v.facesEndpoint(index), Height: v.height(index, below, heights),
-		}
+		})
 	}
-	return d
+	return NewDevices(watched, local)
 }
 
 // height is the number of watched interfaces that an interface is stacked on, along the longest way down.
