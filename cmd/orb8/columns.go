@@ -25,15 +25,8 @@ const (
 // flowColumns fit 80 columns. LOST is there only when a row is not exact, TROUBLE only when a connection has some, and the
 // date only when a row is not of today.
 func flowColumns(rows []row, now time.Time) []column {
-	isPast := func(r row) bool {
-		return r.time.In(now.Location()).Format(time.DateOnly) != now.Format(time.DateOnly)
-	}
-	layout := clockLayout
-	if slices.ContainsFunc(rows, isPast) {
-		layout = dateLayout
-	}
 	columns := []column{
-		timeColumn("TIME", layout, now.Location(), row.when),
+		timeColumn("TIME", layoutFor(rows, now), now.Location(), row.when),
 		directionColumn(),
 		protocolColumn(),
 		{title: "SOURCE", text: sourceName, flexible: true},
@@ -48,6 +41,17 @@ func flowColumns(rows []row, now time.Time) []column {
 		columns = append(columns, troubleColumn())
 	}
 	return columns
+}
+
+// layoutFor shows the date where a row is not of today.
+func layoutFor(rows []row, now time.Time) string {
+	isPast := func(r row) bool {
+		return r.time.In(now.Location()).Format(time.DateOnly) != now.Format(time.DateOnly)
+	}
+	if slices.ContainsFunc(rows, isPast) {
+		return dateLayout
+	}
+	return clockLayout
 }
 
 // followColumns and eventColumns are for streams: both ends share one column, so that a long name has the space that a
@@ -137,17 +141,19 @@ func kindColumn() column {
 }
 
 func directionColumn() column {
-	return column{title: "DIR", text: func(r row) string {
-		switch r.flow.GetDirection() {
-		case orb8v1.Direction_DIRECTION_INGRESS:
-			return "in"
-		case orb8v1.Direction_DIRECTION_EGRESS:
-			return "out"
-		case orb8v1.Direction_DIRECTION_TRANSIT:
-			return "via"
-		}
-		return "?"
-	}}
+	return column{title: "DIR", text: func(r row) string { return directionWord(r.flow.GetDirection()) }}
+}
+
+func directionWord(d orb8v1.Direction) string {
+	switch d {
+	case orb8v1.Direction_DIRECTION_INGRESS:
+		return "in"
+	case orb8v1.Direction_DIRECTION_EGRESS:
+		return "out"
+	case orb8v1.Direction_DIRECTION_TRANSIT:
+		return "via"
+	}
+	return "?"
 }
 
 func protocolColumn() column {

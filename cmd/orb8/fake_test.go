@@ -35,6 +35,7 @@ type fakeCollector struct {
 	orb8v1connect.UnimplementedOrbitServiceHandler
 
 	flows  *orb8v1.QueryFlowsResponse
+	dns    *orb8v1.QueryDnsResponse
 	status *orb8v1.GetStatusResponse
 	err    error
 	// stream, when set, is run for each subscriber.
@@ -42,6 +43,7 @@ type fakeCollector struct {
 
 	mu       sync.Mutex
 	asked    *orb8v1.QueryFlowsRequest
+	askedDNS *orb8v1.QueryDnsRequest
 	streamed *orb8v1.StreamEventsRequest
 }
 
@@ -53,6 +55,16 @@ func (f *fakeCollector) QueryFlows(_ context.Context, req *connect.Request[orb8v
 		return nil, f.err
 	}
 	return connect.NewResponse(f.flows), nil
+}
+
+func (f *fakeCollector) QueryDns(_ context.Context, req *connect.Request[orb8v1.QueryDnsRequest]) (*connect.Response[orb8v1.QueryDnsResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.askedDNS = req.Msg
+	if f.err != nil {
+		return nil, f.err
+	}
+	return connect.NewResponse(f.dns), nil
 }
 
 func (f *fakeCollector) GetStatus(context.Context, *connect.Request[orb8v1.GetStatusRequest]) (*connect.Response[orb8v1.GetStatusResponse], error) {

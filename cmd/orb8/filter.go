@@ -15,6 +15,14 @@ import (
 
 // addFilterFlags gives a command the flags that choose flows. It returns the filter that they fill.
 func addFilterFlags(cmd *cobra.Command) *orb8v1.FlowFilter {
+	f := addEndFlags(cmd)
+	cmd.Flags().Func("outcome", "only TCP connections that ended with this `OUTCOME`: "+anyOf(outcomeNames()), each(&f.Outcomes, parseOutcome))
+	complete(cmd, "outcome", outcomeNames())
+	return f
+}
+
+// addEndFlags gives a command the flags that choose by who talks to whom.
+func addEndFlags(cmd *cobra.Command) *orb8v1.FlowFilter {
 	f := &orb8v1.FlowFilter{}
 	flags := cmd.Flags()
 	flags.Func("pod", "only flows of this `POD` or NAMESPACE/POD, at either end", each(&f.Pods, parseName))
@@ -26,19 +34,21 @@ func addFilterFlags(cmd *cobra.Command) *orb8v1.FlowFilter {
 	flags.Func("protocol", "only flows of this `PROTOCOL`: "+strings.Join(protocolNames(), ", ")+" or a number",
 		each(&f.Protocols, parseProtocol))
 	flags.Func("direction", "only flows of this `DIRECTION`: ingress, egress or transit", each(&f.Directions, parseDirection))
-	flags.Func("outcome", "only TCP connections that ended with this `OUTCOME`: "+anyOf(outcomeNames()), each(&f.Outcomes, parseOutcome))
 	complete(cmd, "protocol", protocolNames())
-	complete(cmd, "outcome", outcomeNames())
 	complete(cmd, "direction", []string{"ingress", "egress", "transit"})
 	return f
 }
 
 // allow is the filter as a request wants it: no filter at all when no flag was given.
 func allow(f *orb8v1.FlowFilter) []*orb8v1.FlowFilter {
-	if len(f.Pods)+len(f.Namespaces)+len(f.Containers)+len(f.Ips)+len(f.Ports)+len(f.Protocols)+len(f.Directions)+len(f.Outcomes) == 0 {
+	if isEmpty(f) {
 		return nil
 	}
 	return []*orb8v1.FlowFilter{f}
+}
+
+func isEmpty(f *orb8v1.FlowFilter) bool {
+	return len(f.Pods)+len(f.Namespaces)+len(f.Containers)+len(f.Ips)+len(f.Ports)+len(f.Protocols)+len(f.Directions)+len(f.Outcomes) == 0
 }
 
 // each makes the setter of a flag that may be repeated and takes several values between commas.

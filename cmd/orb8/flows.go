@@ -2,12 +2,8 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,21 +50,7 @@ different flags all must match. Sums are of the chosen time range only.`,
 	flags := cmd.Flags()
 	// Help shows the flags in the order in which one narrows a question down.
 	flags.SortFlags = false
-	flags.Func("since", "only traffic since this `WHEN`: back from now (30s, 5m, 2h, 1d) or an RFC 3339 time",
-		func(s string) (err error) {
-			req.Since, err = parseWhen(s, a.now())
-			return err
-		})
-	flags.Func("until", "only traffic before this `WHEN`, as --since",
-		func(s string) (err error) {
-			req.Until, err = parseWhen(s, a.now())
-			return err
-		})
-	flags.Func("limit", fmt.Sprintf("at most `N` flows; 0 is all that the collector gives (default %d)", defaultLimit),
-		func(s string) (err error) {
-			req.Limit, err = parseLimit(s)
-			return err
-		})
+	addRangeFlags(cmd, a, "flows", &req.Since, &req.Until, &req.Limit)
 	filter := addFilterFlags(cmd)
 	flags.BoolVar(&ends, "ends", false, "a row for each end that saw a connection (default for json and jsonl)")
 	flags.BoolVarP(&follow, "follow", "f", false, "show flow records as they come, until interrupted")
@@ -90,9 +72,8 @@ different flags all must match. Sums are of the chosen time range only.`,
 				Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_FLOW, orb8v1.EventKind_EVENT_KIND_END},
 			}, output, columns)
 		}
-		if req.Since != nil && req.Until != nil && !req.Since.AsTime().Before(req.Until.AsTime()) {
-			return usagef("--since (%s) is not before --until (%s); --until must be the later one",
-				rfc3339(req.GetSince()), rfc3339(req.GetUntil()))
+		if err := checkRange(req); err != nil {
+			return err
 		}
 		req.Allow = allow(filter)
 		// Programs that read JSON add up rows: to them a packet that two ends counted stays two.
@@ -108,14 +89,6 @@ func addOutputFlag(cmd *cobra.Command, output *string, formats []string) {
 	complete(cmd, "output", formats)
 }
 
-func parseLimit(s string) (uint32, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil {
-		return 0, errors.New("use a number from 1 to 4294967295, or 0 for all that the collector gives")
-	}
-	return uint32(n), nil
-}
-
 func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, output string) error {
 	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QueryFlows, req)
 	if err != nil {
@@ -126,23 +99,36 @@ func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, outp
 		rows[i] = flowRow(f)
 	}
 	out := bufio.NewWriter(cmd.OutOrStdout())
-	if err := a.writeRows(out, rows, output, screenOf(cmd.OutOrStdout())); err != nil {
+	columns := flowColumns(rows, a.now())
+	if output == outputWide {
+		columns = wideColumns(a.now().Location())
+	}
+	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
 		return err
 	}
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	reportReply(cmd.ErrOrStderr(), req, reply)
+	w := cmd.ErrOrStderr()
+	reportCount(w, "flow", len(rows), req, reply)
+	if lost := reply.GetLost(); lost.GetPackets() > 0 || lost.GetBytes() > 0 {
+		notice(w, "lost %s (%s) in this range: they are in no flow", plural(lost.GetPackets(), "packet"), humanBytes(lost.GetBytes()))
+	}
+	if n := reply.GetLost().GetEvents(); n > 0 {
+		notice(w, "lost %s in this range: the ring buffer was full; the flows' counts are not affected", plural(n, "event"))
+	}
+	reportGaps(w, "flows", req, reply)
 	return nil
 }
 
-func (a *app) writeRows(w io.Writer, rows []row, output string, s screen) error {
+// writeRows writes the rows of an answer; columns are those of the table, wide or not.
+func writeRows(w io.Writer, rows []row, output string, columns []column, s screen) error {
 	switch output {
 	case outputJSON:
 		return writeJSONArray(w, rows)
 	case outputJSONL:
 		for _, r := range rows {
-			if err := writeJSONLine(w, newJSONFlow(r)); err != nil {
+			if err := writeJSONLine(w, newJSON(r)); err != nil {
 				return err
 			}
 		}
@@ -151,10 +137,11 @@ func (a *app) writeRows(w io.Writer, rows []row, output string, s screen) error 
 	if len(rows) == 0 {
 		return nil
 	}
-	t := newTable(flowColumns(rows, a.now()), rows, s.width, s)
+	limit := s.width
 	if output == outputWide {
-		t = newTable(wideColumns(a.now().Location()), rows, 0, s)
+		limit = 0
 	}
+	t := newTable(columns, rows, limit, s)
 	if err := t.writeHeader(w); err != nil {
 		return err
 	}
@@ -164,35 +151,4 @@ func (a *app) writeRows(w io.Writer, rows []row, output string, s screen) error 
 		}
 	}
 	return nil
-}
-
-// reportReply says what the rows alone do not: how complete they are.
-func reportReply(w io.Writer, req *orb8v1.QueryFlowsRequest, reply *orb8v1.QueryFlowsResponse) {
-	shown := uint64(len(reply.GetFlows()))
-	if shown == 0 {
-		notice(w, "no flow matches")
-	}
-	if reply.GetTruncated() {
-		wayOut := "raise --limit"
-		// A full page is the user's limit, a shorter one the collector's.
-		if limit := uint64(req.GetLimit()); limit == 0 || shown < limit {
-			wayOut = "the collector gives no more at once, so narrow the filters or the time range"
-		}
-		notice(w, "%s of %s shown; %s", grouped(shown), plural(max(reply.GetMatched(), shown), "flow"), wayOut)
-	}
-	if lost := reply.GetLost(); lost.GetPackets() > 0 || lost.GetBytes() > 0 {
-		notice(w, "lost %s (%s) in this range: they are in no flow", plural(lost.GetPackets(), "packet"), humanBytes(lost.GetBytes()))
-	}
-	if n := reply.GetLost().GetEvents(); n > 0 {
-		notice(w, "lost %s in this range: the ring buffer was full; the flows' counts are not affected", plural(n, "event"))
-	}
-	if n := reply.GetLost().GetEvictedRecords(); n > 0 {
-		notice(w, "the store was full and dropped %s of this range early", plural(n, "record"))
-	}
-	if nodes := reply.GetMissingNodes(); len(nodes) > 0 {
-		notice(w, "no report from %s: their flows are missing", strings.Join(nodes, ", "))
-	}
-	if since, oldest := req.GetSince(), reply.GetOldest(); since != nil && oldest != nil && oldest.AsTime().After(since.AsTime()) {
-		notice(w, "the store begins at %s: what was before is not shown", oldest.AsTime().Format(time.RFC3339))
-	}
 }

@@ -64,6 +64,15 @@ type jsonEndpoint struct {
 	Cgroup      string `json:"cgroup,omitempty"`
 	Process     string `json:"process,omitempty"`
 	PID         uint32 `json:"pid,omitempty"`
+	Name        string `json:"name,omitempty"`
+}
+
+// newJSON returns what a row is as JSON.
+func newJSON(r row) any {
+	if r.dns != nil {
+		return newJSONLookup(r)
+	}
+	return newJSONFlow(r)
 }
 
 func newJSONFlow(r row) jsonFlow {
@@ -124,6 +133,7 @@ func newJSONEndpoint(e *orb8v1.Endpoint) jsonEndpoint {
 		Cgroup:      e.GetCgroup(),
 		Process:     e.GetProcess(),
 		PID:         e.GetPid(),
+		Name:        e.GetName(),
 	}
 }
 
@@ -142,7 +152,7 @@ func writeJSONArray(w io.Writer, rows []row) error {
 	for _, r := range rows {
 		line.Reset()
 		line.WriteString(before)
-		if err := writeJSONLine(&line, newJSONFlow(r)); err != nil {
+		if err := writeJSONLine(&line, newJSON(r)); err != nil {
 			return err
 		}
 		// The end of the line waits for the comma, if there is one.

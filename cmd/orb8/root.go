@@ -44,8 +44,8 @@ as a table, or as JSON for other tools.`,
 		Short:   "Show events as they happen",
 		Example: "  orb8 trace network",
 	})
-	trace.AddCommand(newTraceNetworkCommand(a))
-	root.AddCommand(newFlowsCommand(a), trace, newStatusCommand(a), newDoctorCommand(), newVersionCommand())
+	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a))
+	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), trace, newStatusCommand(a), newDoctorCommand(), newVersionCommand())
 	return root
 }
 

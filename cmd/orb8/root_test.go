@@ -53,8 +53,8 @@ func TestReferenceIsComplete(t *testing.T) {
 
 func TestUnknownCommands(t *testing.T) {
 	tests := []struct{ args, says string }{
-		{"flow", `unknown command "flow" for "orb8"; use completion, doctor, flows, status, trace, version`},
-		{"trace syscall", `unknown command "syscall" for "orb8 trace"; use network`},
+		{"flow", `unknown command "flow" for "orb8"; use completion, dns, doctor, flows, status, trace, version`},
+		{"trace syscall", `unknown command "syscall" for "orb8 trace"; use dns, network`},
 		{"status worker-1", `"orb8 status" takes no argument, not "worker-1"; see "orb8 status --help"`},
 		{"version --short", "unknown flag: --short"},
 		{"--agnet x", "unknown flag: --agnet"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"net"
 	"path"
 	"strconv"
@@ -11,12 +12,14 @@ import (
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 )
 
-// row is one line of output: a flow, or what happened to one.
+// row is one line of output: a flow, what happened to one, or a DNS lookup.
 type row struct {
 	// kind is empty for the rows of a query.
 	kind orb8v1.EventKind
 	time time.Time
+	// One of them is set.
 	flow *orb8v1.Flow
+	dns  *orb8v1.DnsLookup
 }
 
 func flowRow(f *orb8v1.Flow) row {
@@ -24,7 +27,7 @@ func flowRow(f *orb8v1.Flow) row {
 }
 
 func eventRow(e *orb8v1.StreamEventsResponse) row {
-	return row{kind: e.GetKind(), time: e.GetTime().AsTime(), flow: e.GetFlow()}
+	return row{kind: e.GetKind(), time: e.GetTime().AsTime(), flow: e.GetFlow(), dns: e.GetDns()}
 }
 
 func (r row) when() time.Time { return r.time }
@@ -40,7 +43,7 @@ func (r row) local() *orb8v1.Endpoint {
 func (r row) isTCP() bool  { return r.flow.GetTransport() == "tcp" }
 func (r row) isICMP() bool { return strings.HasSuffix(r.flow.GetTransport(), "icmp") }
 
-// kindName returns new, syn, fin, rst, flow or end.
+// kindName returns new, syn, fin, rst, flow, end, ...
 func kindName(k orb8v1.EventKind) string {
 	return strings.ToLower(strings.TrimPrefix(k.String(), "EVENT_KIND_"))
 }
@@ -76,10 +79,10 @@ func nameOf(e *orb8v1.Endpoint) string {
 	case unit != "." && unit != "/":
 		return unit
 	}
-	return e.GetAddress()
+	return cmp.Or(e.GetName(), e.GetAddress())
 }
 
-// fullName is all that names an endpoint: NAMESPACE/POD/CONTAINER, or else its cgroup.
+// fullName is all that names an endpoint: NAMESPACE/POD/CONTAINER, or else its cgroup, or the name that it was looked up by.
 func fullName(e *orb8v1.Endpoint) string {
 	var parts []string
 	for _, part := range []string{e.GetNamespace(), e.GetPod(), e.GetContainer()} {
@@ -90,7 +93,7 @@ func fullName(e *orb8v1.Endpoint) string {
 	if len(parts) > 0 {
 		return strings.Join(parts, "/")
 	}
-	return e.GetCgroup()
+	return cmp.Or(e.GetCgroup(), e.GetName())
 }
 
 // process is NAME[PID] as far as known.

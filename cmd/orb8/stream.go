@@ -37,8 +37,8 @@ func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output
 	defer drops.report()
 	for events.Receive() {
 		drops.add(events.Msg().GetDropped())
-		if events.Msg().GetFlow() == nil {
-			// A message without a flow only says what was dropped.
+		if events.Msg().GetFlow() == nil && events.Msg().GetDns() == nil {
+			// A message with nothing else says what was dropped.
 			continue
 		}
 		if err := write(eventRow(events.Msg())); err != nil {
@@ -65,7 +65,7 @@ func (a *app) streamEnd(ctx context.Context, header http.Header, err error) erro
 // rowWriter returns what writes one row of a stream to w. In a stream, json is jsonl: an array would never end.
 func rowWriter(w io.Writer, output string, columns []column) func(row) error {
 	if output == outputJSON || output == outputJSONL {
-		return func(r row) error { return writeJSONLine(w, newJSONFlow(r)) }
+		return func(r row) error { return writeJSONLine(w, newJSON(r)) }
 	}
 	s := screenOf(w)
 	limit := s.width
