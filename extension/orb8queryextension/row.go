@@ -18,7 +18,8 @@ func rowMessage(f *storage.Flow) *orb8v1.Flow {
 	r := f.Record
 	r.SRTT, r.MinRTT = cmp.Or(r.SRTT, far.SRTT), cmp.Or(r.MinRTT, far.MinRTT)
 	r.Retransmits, r.ZeroWindows = cmp.Or(r.Retransmits, far.Retransmits), cmp.Or(r.ZeroWindows, far.ZeroWindows)
-	r.Outcome, r.Initiator = cmp.Or(r.Outcome, far.Outcome), cmp.Or(r.Initiator, far.Initiator)
+	// The graver outcome: an end that saw less of the connection knows a reset where the other knows a refusal.
+	r.Outcome, r.Initiator = max(r.Outcome, far.Outcome), cmp.Or(r.Initiator, far.Initiator)
 	// The far end's own endpoint is the one that is the peer here.
 	peer, own := r.Peer(), far.Local()
 	translated := peer.Addr != own.Addr

@@ -107,6 +107,21 @@ func TestRowKeepsWhatItsOwnEndKnows(t *testing.T) {
 	assert.Zero(t, row.MinRTT, "the stored record is left alone")
 }
 
+func TestOutcomeOfBothEnds(t *testing.T) {
+	row := view("a", flow.Egress, flow.InitiatorUnknown, "10.0.0.1:1", "10.0.0.2:2", flow.Identity{})
+	other := view("a", flow.Ingress, flow.InitiatorUnknown, "10.0.0.1:1", "10.0.0.2:2", flow.Identity{})
+	for _, tt := range []struct{ near, far, want flow.Outcome }{
+		{flow.OutcomeReset, flow.OutcomeRefused, flow.OutcomeRefused},
+		{flow.OutcomeRefused, flow.OutcomeReset, flow.OutcomeRefused},
+		{flow.OutcomeUnknown, flow.OutcomeClosed, flow.OutcomeClosed},
+		{flow.OutcomeClosed, flow.OutcomeReset, flow.OutcomeReset},
+		{flow.OutcomeClosed, flow.OutcomeUnknown, flow.OutcomeClosed},
+	} {
+		row.Outcome, other.Outcome = tt.near, tt.far
+		assert.Equal(t, tt.want.String(), rowMessage(&storage.Flow{Record: row, Other: &other}).GetOutcome(), "%v", tt)
+	}
+}
+
 func TestRowOfOneEnd(t *testing.T) {
 	row := view("a", flow.Egress, flow.InitiatorSource, "10.0.0.1:1", "10.0.0.2:2", flow.Identity{Pod: "web-0"})
 	m := rowMessage(&storage.Flow{Record: row})

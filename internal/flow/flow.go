@@ -192,7 +192,7 @@ const (
 	InitiatorDestination
 )
 
-// Outcome is how a TCP connection ended.
+// Outcome is how a TCP connection ended. The graver ones are the larger.
 type Outcome uint8
 
 const (

@@ -52,11 +52,12 @@ type view struct {
 	own, far *flow.Record
 }
 
+// outcome is the graver one: an end that saw less of the connection knows a reset where the other knows a refusal.
 func (v view) outcome() flow.Outcome {
-	if v.own.Outcome == flow.OutcomeUnknown && v.far != nil {
-		return v.far.Outcome
+	if v.far == nil {
+		return v.own.Outcome
 	}
-	return v.own.Outcome
+	return max(v.own.Outcome, v.far.Outcome)
 }
 
 // Filter matches a flow when each field that is set matches. Within a field any value may match, and for all but

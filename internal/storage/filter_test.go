@@ -143,9 +143,11 @@ func TestSelectionOfBothEnds(t *testing.T) {
 			assert.Equal(t, tt.near, allow.Match(near))
 		})
 	}
-	near.Outcome = flow.OutcomeClosed
-	closed := Selection{Allow: []Filter{{Outcomes: []flow.Outcome{flow.OutcomeClosed}}}}
-	assert.True(t, closed.MatchEnds(near, far), "the near end's own word comes first")
+	near.Outcome = flow.OutcomeRefused
+	refused, reset := Selection{Allow: []Filter{{Outcomes: []flow.Outcome{flow.OutcomeRefused}}}}, Selection{Allow: []Filter{tests[5].filter}}
+	assert.True(t, refused.MatchEnds(near, far), "who saw the SYN as well knows better")
+	assert.True(t, refused.MatchEnds(far, near))
+	assert.False(t, reset.MatchEnds(near, far))
 }
 
 func TestSelectionDoesNotAllocate(t *testing.T) {
