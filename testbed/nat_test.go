@@ -96,6 +96,21 @@ func TestConnectionThroughNATIsOne(t *testing.T) {
 	assert.Contains(t, table, "→")
 }
 
+// At interfaces the host sees the connection with three pairs of addresses on its way: before, between and after the
+// translations. It is still one, and its rows those of the ends.
+func TestConnectionThroughNATIsOneAtInterfaces(t *testing.T) {
+	l := lab.New(t, lab.Options{})
+	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab("tc")})
+	throughNAT(t, l)
+	wire := wireOf(t, l)
+	want := map[string]seen{"client egress": wire["client egress"], "client ingress": wire["client ingress"]}
+	var joined []collector.Flow
+	collector.Await(t, "a row a direction, with the counts of the client's veth", func() bool {
+		joined = c.Flows("--ends=false", "--ip", labNetwork, "--protocol", "tcp")
+		return len(joined) == 2*natLoad.Flows && allEnded(joined) && maps.Equal(want, endpoints(t, joined, l.Client, l.Server))
+	}, func() any { return fmt.Sprintf("want %v\ngot %+v", want, joined) })
+}
+
 func allEnded(flows []collector.Flow) bool {
 	for _, f := range flows {
 		if !f.Ended {
