@@ -5,6 +5,7 @@ package flow
 import (
 	"cmp"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
@@ -273,7 +274,7 @@ func (r *Record) ConnectionID() string {
 func connectionHash(identity []byte) string {
 	h := fnv.New64a()
 	h.Write(identity)
-	return fmt.Sprintf("%016x", h.Sum64())
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // EventKind says what happened to a flow.
