@@ -512,3 +512,31 @@ func BenchmarkPacket(b *testing.B) {
 	require.NoError(b, err)
 	b.ReportMetric(float64(perRun.Nanoseconds()), "ns/packet")
 }
+
+// 100,000 flows take at most 40 MiB of kernel memory, however many CPUs there are: the tables are shared, and both are
+// counted, the one that is filled and the one that is empty.
+func TestMemoryOfTheFlowTable(t *testing.T) {
+	const flows, limit = 100_000, 40 << 20
+	e := newEngine(t, func(o *Options) { o.FlowTableSize, o.Events = flows, false })
+	memory := func() (sum uint64) {
+		for _, m := range []*ebpf.Map{e.objs.Flows0, e.objs.Flows1} {
+			info, err := m.Info()
+			require.NoError(t, err)
+			n, ok := info.Memlock()
+			require.True(t, ok, "the kernel does not tell")
+			sum += n
+		}
+		return sum
+	}
+	empty := memory()
+	for i := range flows {
+		datagram := udp(0)
+		binary.BigEndian.PutUint32(datagram, uint32(i))
+		e.pass(t, ethernet(0x0800, ipv4(17, nil, datagram)...), 1)
+	}
+	full := memory()
+	t.Logf("%.1f MiB with %d flows, %.1f MiB empty", float64(full)/(1<<20), flows, float64(empty)/(1<<20))
+	assert.Less(t, full, uint64(limit))
+	assert.Len(t, e.drained(t), flows)
+	assert.Less(t, memory(), uint64(limit)/4, "entries go back when they are drained")
+}
