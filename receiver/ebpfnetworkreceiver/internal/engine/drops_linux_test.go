@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -33,7 +34,7 @@ type witness func() uint64
 func newDrops(t *testing.T) *Drops {
 	t.Helper()
 	d, err := NewDrops()
-	testutil.Require(t, "bpf", err == nil, "drops cannot be counted here")
+	testutil.Require(t, "drops", err == nil, fmt.Sprintf("drops cannot be counted here: %v", err))
 	t.Cleanup(func() { assert.NoError(t, d.Close()) })
 	return d
 }
@@ -296,10 +297,10 @@ func TestASourceWithoutAWayBack(t *testing.T) {
 	d := newDrops(t)
 	other := otherNamespace(t)
 	addVeth(t, "veth0", "veth1", netlink.NsFd(int(other)))
-	inside, err := netlink.NewHandleAt(other)
+	inside, err := netlink.NewHandleAt(other, unix.NETLINK_ROUTE)
 	require.NoError(t, err)
 	defer inside.Close()
-	here, err := netlink.NewHandle()
+	here, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	require.NoError(t, err)
 	defer here.Close()
 	host := plug(t, here, "veth0", "10.0.0.1/24")
@@ -402,16 +403,19 @@ func TestDropsWhileDraining(t *testing.T) {
 			}
 		}()
 	}
-	var packets, missed uint64
+	var packets, noSocket, missed uint64
 	drains := 0
 	drain := func() {
 		drains++
 		require.NoError(t, d.Drain(func(x *flow.Drop) {
 			switch {
-			case x.Source == addressOf(a) || x.Source == addressOf(b):
-				packets += x.Packets
 			case x.Reason == reasonMissed:
 				missed += x.Packets
+			case x.Source == addressOf(a) || x.Source == addressOf(b):
+				packets += x.Packets // some may have found the backlog of a CPU full
+				if x.Reason == "no_socket" {
+					noSocket += x.Packets
+				}
 			}
 		}))
 	}
@@ -427,8 +431,10 @@ func TestDropsWhileDraining(t *testing.T) {
 		drain()
 		return packets+missed >= 2*datagrams
 	}, 10*time.Second, time.Millisecond)
-	assert.EqualValues(t, 2*datagrams, procCounter(t, "snmp", "Udp", "NoPorts"))
 	assert.EqualValues(t, 2*datagrams, packets+missed)
+	noPorts := procCounter(t, "snmp", "Udp", "NoPorts")
+	assert.LessOrEqual(t, noSocket, noPorts)
+	assert.LessOrEqual(t, noPorts, noSocket+missed)
 	assert.Greater(t, drains, 3, "too few drains to prove anything")
 }
 
@@ -462,7 +468,7 @@ func TestReasonsAreNamed(t *testing.T) {
 	kernel, err := btf.LoadKernelSpec()
 	require.NoError(t, err)
 	names, err := readReasons(kernel)
-	testutil.Require(t, "bpf", err == nil, "this kernel has no drop reasons")
+	testutil.Require(t, "drops", err == nil, "this kernel has no drop reasons")
 	assert.Contains(t, names, uint32(3), "the kernel's numbers begin low")
 	var found []string
 	for value := range names {
