@@ -41,7 +41,7 @@ func (h host) run(ctx context.Context, opts Options) []Check {
 	mount, program := h.cgroup(opts)
 	checks := []Check{kernel, caps, h.btf(), mount}
 	switch {
-	case Err(checks[:2]) != nil:
+	case Err(checks[:3]) != nil:
 		return append(checks, Check{Name: "bpf", Status: Warn, Detail: "not tried", Fix: "see above"})
 	case ctx.Err() != nil:
 		return append(checks, Check{Name: "bpf", Status: Fail, Detail: "not tried: " + ctx.Err().Error(), Fix: "try again"})
@@ -60,12 +60,10 @@ func (h host) kernel() (Check, version) {
 	switch {
 	case err != nil:
 		c.Status, c.Detail, c.Fix = Fail, err.Error(), "mount proc at /proc"
-	case v < ringBuffer:
-		c.Status, c.Detail, c.Fix = Fail, "Linux "+release+" has no BPF ring buffer", "use Linux 5.8 or later"
-	case v < memoryCgroups:
-		c.Detail = "Linux " + release + "; 5.11 does without CAP_SYS_RESOURCE, 6.6 brings tcx"
-	case v < tcx:
-		c.Detail = "Linux " + release + "; 6.6 brings tcx, until then mode tc makes clsact qdiscs"
+	case v < oldest:
+		c.Status, c.Detail, c.Fix = Fail, "Linux "+release+" is too old", "use Linux 5.10 or later"
+	case v.missing() != "":
+		c.Detail = "Linux " + release + "; later ones bring " + v.missing()
 	default:
 		c.Detail = "Linux " + release
 	}
@@ -77,8 +75,8 @@ func (h host) btf() Check {
 	if _, err := os.Stat(filepath.Join(h.root, vmlinux)); err != nil {
 		return Check{
 			Name:   "btf",
-			Status: Warn,
-			Detail: "the kernel does not describe its types in /" + vmlinux + ", so that flows do not name their process",
+			Status: Fail,
+			Detail: "the kernel does not describe its types in /" + vmlinux,
 			Fix:    "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
 		}
 	}

@@ -32,8 +32,8 @@ func TestRun(t *testing.T) {
 		rights = Check{Name: "capabilities", Detail: "this process has what it needs"}
 		btf    = Check{Name: "btf", Detail: "/sys/kernel/btf/vmlinux"}
 		noBTF  = Check{
-			Name: "btf", Status: Warn,
-			Detail: "the kernel does not describe its types in /sys/kernel/btf/vmlinux, so that flows do not name their process",
+			Name: "btf", Status: Fail,
+			Detail: "the kernel does not describe its types in /sys/kernel/btf/vmlinux",
 			Fix:    "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
 		}
 		mount     = Check{Name: "cgroup", Detail: "cgroup v2 at /sys/fs/cgroup"}
@@ -56,14 +56,22 @@ func TestRun(t *testing.T) {
 		{
 			name: "the three capabilities are enough", host: "agent",
 			want: []Check{
-				{Name: "kernel", Detail: "Linux 5.15.0-91-generic; 6.6 brings tcx, until then mode tc makes clsact qdiscs"},
+				{
+					Name: "kernel",
+					Detail: "Linux 5.15.0-91-generic; later ones bring drops (5.17), cheaper packets (6.2), tcx instead of clsact (6.6), " +
+						"the receiver of a dropped packet (6.11)",
+				},
 				rights, btf, mount, cgroupSKB,
 			},
 		},
 		{
 			name: "not root", host: "user",
 			want: []Check{
-				{Name: "kernel", Detail: "Linux 6.1.0-13-amd64; 6.6 brings tcx, until then mode tc makes clsact qdiscs"},
+				{
+					Name: "kernel",
+					Detail: "Linux 6.1.0-13-amd64; later ones bring cheaper packets (6.2), tcx instead of clsact (6.6), " +
+						"the receiver of a dropped packet (6.11)",
+				},
 				{
 					Name: "capabilities", Status: Fail,
 					Detail: "this process lacks CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN",
@@ -75,14 +83,18 @@ func TestRun(t *testing.T) {
 		{
 			name: "too old", host: "old",
 			want: []Check{
-				{Name: "kernel", Status: Fail, Detail: "Linux 5.4.0-216-generic has no BPF ring buffer", Fix: "use Linux 5.8 or later"},
+				{Name: "kernel", Status: Fail, Detail: "Linux 5.4.0-216-generic is too old", Fix: "use Linux 5.10 or later"},
 				rights, noBTF, mount, notTried,
 			},
 		},
 		{
 			name: "before BPF memory was charged to cgroups", host: "ancestor",
 			want: []Check{
-				{Name: "kernel", Detail: "Linux 5.10.0-28-amd64; 5.11 does without CAP_SYS_RESOURCE, 6.6 brings tcx"},
+				{
+					Name: "kernel",
+					Detail: "Linux 5.10.0-28-amd64; later ones bring process names (5.11), drops (5.17), cheaper packets (6.2), " +
+						"tcx instead of clsact (6.6), the receiver of a dropped packet (6.11)",
+				},
 				{
 					Name: "capabilities", Status: Fail,
 					Detail: "this process lacks CAP_SYS_RESOURCE", Fix: "run as root, or grant: CAP_SYS_RESOURCE",
