@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -40,16 +41,36 @@ const (
 // Storm sends the load from client towards server, and returns how many packets were sent.
 func Storm(t testing.TB, client, server *lab.Node, load StormLoad) uint64 {
 	t.Helper()
-	_, network, err := net.ParseCIDR(stormNetwork)
-	require.NoError(t, err)
-	require.NoError(t, client.Do(func() error {
-		return netlink.RouteReplace(&netlink.Route{Dst: network, Gw: server.IPv4.AsSlice()})
-	}))
+	routeNowhere(t, client, server)
 	c := start(t, client, part{Storm: &load})
 	var report Report
 	c.read(&report)
 	c.wait()
 	return report.DatagramsSent
+}
+
+// Unanswered tries to open a TCP connection from client towards server to an address that nobody has, gives up, and returns
+// the address.
+func Unanswered(t testing.TB, client, server *lab.Node) string {
+	t.Helper()
+	routeNowhere(t, client, server)
+	addr := stormAddress(1).String()
+	require.NoError(t, client.Do(func() error {
+		_, err := net.DialTimeout("tcp4", addr, time.Second/2)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		return nil
+	}))
+	return addr
+}
+
+// routeNowhere sends a network that nobody has to the server, which drops it without a word.
+func routeNowhere(t testing.TB, client, server *lab.Node) {
+	t.Helper()
+	_, network, err := net.ParseCIDR(stormNetwork)
+	require.NoError(t, err)
+	require.NoError(t, client.Do(func() error {
+		return netlink.RouteReplace(&netlink.Route{Dst: network, Gw: server.IPv4.AsSlice()})
+	}))
 }
 
 // stormAddress is where flow number i goes.
