@@ -32,6 +32,7 @@ type row struct {
 	bytes, packets, connections, lost uint64
 	// health is a position in the chunk's column of that name, counted from 1; 0 is none.
 	health    uint32
+	peerName  uint32
 	tcpFlags  uint8
 	ended     bool
 	initiator flow.Initiator
@@ -94,6 +95,7 @@ func (c *chunk) append(r *flow.Record, now int64) {
 		interfaces:    c.stringID(joinInterfaces(r.Interfaces)),
 		sourceID:      c.identityID(r.Source.Identity),
 		destinationID: c.identityID(r.Destination.Identity),
+		peerName:      c.stringID(r.Peer().Name),
 		start:         start,
 		end:           end,
 		bytes:         r.Bytes,
@@ -145,6 +147,7 @@ func (v *view) record(i int, r *flow.Record) {
 		Outcome:     row.outcome,
 		LostPackets: row.lost,
 	}
+	r.Peer().Name = v.strings[row.peerName]
 	if row.health != 0 {
 		r.TCPHealth = v.health[row.health-1].expand()
 	}
