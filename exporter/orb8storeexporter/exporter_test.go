@@ -100,6 +100,15 @@ func status() flow.NetworkStatus {
 	}
 }
 
+func lookup() flow.Lookup {
+	r := record(53)
+	return flow.Lookup{
+		Time: r.End, Node: r.Node, Direction: flow.Egress, Transport: flow.UDP, Client: r.Source, Server: r.Destination,
+		Name: "www.example.com", Type: "A", RCode: "NOERROR", Latency: time.Millisecond, Queries: 1,
+		Answers: []flow.Answer{{Name: "www.example.com", Type: "A", TTL: time.Minute, Data: "192.0.2.1"}},
+	}
+}
+
 // resource appends a resource of node-a's container 7 and returns a function that appends a log record to it.
 func resource(logs plog.Logs) func() plog.LogRecord {
 	rl := logs.ResourceLogs().AppendEmpty()
@@ -137,10 +146,13 @@ func TestGoldenPath(t *testing.T) {
 	defer subscription.Close()
 
 	logs, live, ended, syn, node := golden()
+	asked := lookup()
+	asked.PutTo(resource(logs)())
 	logs.MarkReadOnly()
 	require.NoError(t, exporter.ConsumeLogs(t.Context(), logs))
 
-	for _, want := range []flow.Event{syn, {Kind: flow.EventFlow, Record: live}, {Kind: flow.EventEnd, Record: ended}} {
+	dns := flow.Event{Kind: flow.EventDNS, Record: asked.Record(), Lookup: &asked}
+	for _, want := range []flow.Event{syn, dns, {Kind: flow.EventFlow, Record: live}, {Kind: flow.EventEnd, Record: ended}} {
 		got, _, err := subscription.Next(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
@@ -148,6 +160,9 @@ func TestGoldenPath(t *testing.T) {
 	result, err := store.QueryFlows(t.Context(), storage.FlowQuery{})
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []storage.Flow{{Record: live}, {Record: ended}}, result.Flows)
+	lookups, err := store.QueryLookups(t.Context(), storage.LookupQuery{})
+	require.NoError(t, err)
+	assert.Equal(t, []flow.Lookup{asked}, lookups.Lookups)
 	state, err := store.Status(t.Context())
 	require.NoError(t, err)
 	require.Len(t, state.Nodes, 1)
@@ -197,6 +212,21 @@ func TestWhatIsNotWritten(t *testing.T) {
 	}
 }
 
+func TestMalformedLookup(t *testing.T) {
+	store := &fakeStore{}
+	exporter, telemetry := start(t, store)
+	logs := plog.NewLogs()
+	add := resource(logs)
+	bad, good := lookup(), lookup()
+	spoilt := add()
+	bad.PutTo(spoilt)
+	spoilt.Attributes().Remove(flow.AttrRCode)
+	good.PutTo(add())
+	require.NoError(t, exporter.ConsumeLogs(t.Context(), logs))
+	assert.Equal(t, []flow.Lookup{good}, store.lookups)
+	metadatatest.AssertEqualStoreMalformedRecords(t, telemetry, []metricdata.DataPoint[int64]{{Value: 1}}, metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
+}
+
 func TestStatusOfNobody(t *testing.T) {
 	store := &fakeStore{}
 	exporter, telemetry := start(t, store)
@@ -232,9 +262,9 @@ func TestLargeBatchIsWrittenInParts(t *testing.T) {
 
 func TestErrorOfTheStore(t *testing.T) {
 	boom := errors.New("disk full")
-	r, s := record(1), status()
+	r, s, l := record(1), status(), lookup()
 	e := flow.Event{Kind: flow.EventRST, Record: r}
-	for name, put := range map[string]func(plog.LogRecord){"flow": r.PutTo, "event": e.PutTo, "status": s.PutTo} {
+	for name, put := range map[string]func(plog.LogRecord){"flow": r.PutTo, "event": e.PutTo, "lookup": l.PutTo, "status": s.PutTo} {
 		t.Run(name, func(t *testing.T) {
 			exporter, _ := start(t, &fakeStore{err: boom})
 			logs := plog.NewLogs()
