@@ -190,6 +190,10 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 					AttachMode: "cgroup", AttachPoints: 2, Packets: 1_234_567, Bytes: 987_654_321, LiveFlows: 1234,
 					Lost: &orb8v1.Loss{}, RingBufferBytes: 1 << 20, RingBufferUtilization: 0.03,
 					FlowTableSize: 65536, FlowTableEntries: 3277, Interval: durationpb.New(5 * time.Second),
+					Drops: []*orb8v1.Drops{
+						{Reason: "socket_rcvbuff", Packets: 12_345}, {Reason: "no_socket", Packets: 77},
+						{Reason: "netfilter_drop", Packets: 2}, {Reason: "ip_rpfilter", Packets: 1}, {Reason: "not_specified", Packets: 1},
+					},
 				},
 			},
 			{
@@ -200,6 +204,10 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 					Lost:            &orb8v1.Loss{Packets: 1500, Bytes: 2_250_000, Events: 1},
 					RingBufferBytes: 32 << 20, RingBufferUtilization: 0.995, FlowTableSize: 65536, FlowTableEntries: 65536,
 					Interval: durationpb.New(10 * time.Second), UnparsedPackets: 7,
+					Unavailable: map[string]string{
+						"process names": "the kernel is too old",
+						"drops":         "the tracepoint skb:kfree_skb gives no reason; use Linux 5.17 or later",
+					},
 				},
 			},
 		},

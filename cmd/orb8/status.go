@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,10 +86,31 @@ func (p statusPrinter) node(n *orb8v1.NodeStatus) {
 	p.line("counted", plural(net.GetPackets(), "packet")+", "+humanBytes(net.GetBytes())+" since start")
 	p.lost(net.GetLost())
 	p.line("unparsed", plural(net.GetUnparsedPackets(), "packet"))
+	p.drops(net.GetDrops())
 	p.line("flows", grouped(net.GetLiveFlows())+" live")
 	p.line("flow table", share(net.GetFlowTableEntries(), net.GetFlowTableSize())+" of "+grouped(net.GetFlowTableSize())+
 		" entries in the last "+net.GetInterval().AsDuration().String())
 	p.line("ring buffer", percent(net.GetRingBufferUtilization())+" of "+humanBytes(net.GetRingBufferBytes())+" used")
+	for _, feature := range slices.Sorted(maps.Keys(net.GetUnavailable())) {
+		p.styled(styleYellow, "missing", feature+": "+net.GetUnavailable()[feature])
+	}
+}
+
+// topDrops is how many reasons are shown.
+const topDrops = 3
+
+// drops names what the kernel dropped most for. It says nothing where nothing was dropped or nobody counts.
+func (p statusPrinter) drops(drops []*orb8v1.Drops) {
+	var reasons []string
+	for _, d := range drops[:min(topDrops, len(drops))] {
+		reasons = append(reasons, d.GetReason()+" "+grouped(d.GetPackets()))
+	}
+	if more := uint64(len(drops) - len(reasons)); more > 0 {
+		reasons = append(reasons, plural(more, "other reason"))
+	}
+	if len(reasons) > 0 {
+		p.line("dropped", "by the kernel since start: "+strings.Join(reasons, ", "))
+	}
 }
 
 // lost is loud about anything but nothing.

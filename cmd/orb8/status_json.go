@@ -34,6 +34,14 @@ type jsonNetwork struct {
 	FlowTableSize         uint64   `json:"flowTableSize"`
 	FlowTableEntries      uint64   `json:"flowTableEntries"`
 	IntervalSeconds       float64  `json:"intervalSeconds"`
+
+	Drops       []jsonDrops       `json:"drops"`
+	Unavailable map[string]string `json:"unavailable,omitempty"`
+}
+
+type jsonDrops struct {
+	Reason  string `json:"reason"`
+	Packets uint64 `json:"packets"`
 }
 
 type jsonLoss struct {
@@ -85,6 +93,10 @@ func newJSONNetwork(n *orb8v1.NetworkStatus) *jsonNetwork {
 	if n == nil {
 		return nil
 	}
+	drops := make([]jsonDrops, 0, len(n.GetDrops()))
+	for _, d := range n.GetDrops() {
+		drops = append(drops, jsonDrops{Reason: d.GetReason(), Packets: d.GetPackets()})
+	}
 	return &jsonNetwork{
 		AttachMode:      n.GetAttachMode(),
 		AttachPoints:    n.GetAttachPoints(),
@@ -102,5 +114,7 @@ func newJSONNetwork(n *orb8v1.NetworkStatus) *jsonNetwork {
 		FlowTableSize:         n.GetFlowTableSize(),
 		FlowTableEntries:      n.GetFlowTableEntries(),
 		IntervalSeconds:       n.GetInterval().AsDuration().Seconds(),
+		Drops:                 drops,
+		Unavailable:           n.GetUnavailable(),
 	}
 }

@@ -103,6 +103,8 @@ func (b *batch) add(ctx context.Context, resource pcommon.Resource, record plog.
 		if lookup, err = flow.LookupFrom(resource, record); err == nil {
 			b.lookups = append(b.lookups, lookup)
 		}
+	case flow.EventNameDrop:
+		// The store has the sums by reason, in the status.
 	case flow.EventNameStatus:
 		status := flow.StatusFrom(resource, record)
 		if err = check(&status); err == nil {

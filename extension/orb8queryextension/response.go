@@ -1,6 +1,8 @@
 package orb8queryextension
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -136,6 +138,20 @@ func nodeMessage(n *storage.NodeStatus) *orb8v1.NodeStatus {
 			FlowTableEntries:      n.FlowTableEntries,
 			Interval:              durationpb.New(n.Interval),
 			UnparsedPackets:       n.UnparsedPackets,
+			Drops:                 dropMessages(n.Drops),
+			Unavailable:           n.Unavailable,
 		},
 	}
+}
+
+// dropMessages are in an order that equal sums have every time.
+func dropMessages(byReason map[string]uint64) []*orb8v1.Drops {
+	drops := make([]*orb8v1.Drops, 0, len(byReason))
+	for reason, packets := range byReason {
+		drops = append(drops, &orb8v1.Drops{Reason: reason, Packets: packets})
+	}
+	slices.SortFunc(drops, func(a, b *orb8v1.Drops) int {
+		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(a.Reason, b.Reason))
+	})
+	return drops
 }

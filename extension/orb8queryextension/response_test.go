@@ -72,7 +72,9 @@ func TestMessages(t *testing.T) {
 			"started": "2026-01-02T03:04:01Z", "missing": true,
 			"network": {"attachMode": "cgroup", "attachPoints": 2, "packets": "10", "bytes": "11", "liveFlows": "12",
 				"lost": {"packets": "1", "bytes": "2", "events": "3"}, "ringBufferBytes": "13", "ringBufferUtilization": 0.5,
-				"flowTableSize": "14", "flowTableEntries": "15", "interval": "10s", "unparsedPackets": "16"}
+				"flowTableSize": "14", "flowTableEntries": "15", "interval": "10s", "unparsedPackets": "16",
+				"drops": [{"reason": "no_socket", "packets": "9"}, {"reason": "a", "packets": "2"}, {"reason": "b", "packets": "2"}],
+				"unavailable": {"process names": "too old"}}
 		}]
 	}`, protojson.Format(statusResponse(&storage.Status{
 		Nodes: []storage.NodeStatus{{
@@ -80,6 +82,8 @@ func TestMessages(t *testing.T) {
 				Node: "node-a", Version: "0.1.0", Kernel: "6.12", Time: at(2), Started: at(1), AttachMode: "cgroup", AttachPoints: 2,
 				Interval: 10 * time.Second, Packets: 10, Bytes: 11, LostPackets: 1, LostBytes: 2, LostEvents: 3, UnparsedPackets: 16,
 				LiveFlows: 12, RingBufferBytes: 13, RingBufferUtilization: 0.5, FlowTableSize: 14, FlowTableEntries: 15,
+				Drops:       map[string]uint64{"b": 2, "no_socket": 9, "a": 2},
+				Unavailable: map[string]string{"process names": "too old"},
 			},
 			LastSeen: at(3), Missing: true,
 		}},

@@ -1708,8 +1708,12 @@ type NetworkStatus struct {
 	Interval         *durationpb.Duration `protobuf:"bytes,11,opt,name=interval,proto3" json:"interval,omitempty"`
 	// Packets that belong to no flow because they could not be parsed (truncated or malformed IP).
 	UnparsedPackets uint64 `protobuf:"varint,12,opt,name=unparsed_packets,json=unparsedPackets,proto3" json:"unparsed_packets,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Packets that the kernel dropped, by reason, most first. Empty also where drops are not counted.
+	Drops []*Drops `protobuf:"bytes,13,rep,name=drops,proto3" json:"drops,omitempty"`
+	// Features that the node's host does not allow, each with the reason why not.
+	Unavailable   map[string]string `protobuf:"bytes,14,rep,name=unavailable,proto3" json:"unavailable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NetworkStatus) Reset() {
@@ -1826,6 +1830,74 @@ func (x *NetworkStatus) GetUnparsedPackets() uint64 {
 	return 0
 }
 
+func (x *NetworkStatus) GetDrops() []*Drops {
+	if x != nil {
+		return x.Drops
+	}
+	return nil
+}
+
+func (x *NetworkStatus) GetUnavailable() map[string]string {
+	if x != nil {
+		return x.Unavailable
+	}
+	return nil
+}
+
+// Drops are the packets that the kernel dropped for one reason.
+type Drops struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kernel's own name for it: no_socket, netfilter_drop, ...
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Packets       uint64 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drops) Reset() {
+	*x = Drops{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drops) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drops) ProtoMessage() {}
+
+func (x *Drops) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drops.ProtoReflect.Descriptor instead.
+func (*Drops) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Drops) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Drops) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
 type StoreStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// embedded.
@@ -1844,7 +1916,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1928,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1941,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{16}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoreStatus) GetBackend() string {
@@ -1943,7 +2015,7 @@ type StreamEventsRequest struct {
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2027,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2040,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{17}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StreamEventsRequest) GetAllow() []*FlowFilter {
@@ -2014,7 +2086,7 @@ type StreamEventsResponse struct {
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2098,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2111,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{18}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StreamEventsResponse) GetKind() EventKind {
@@ -2220,7 +2292,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tlast_seen\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x124\n" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x18\n" +
 	"\amissing\x18\x06 \x01(\bR\amissing\x120\n" +
-	"\anetwork\x18\a \x01(\v2\x16.orb8.v1.NetworkStatusR\anetwork\"\xe3\x03\n" +
+	"\anetwork\x18\a \x01(\v2\x16.orb8.v1.NetworkStatusR\anetwork\"\x94\x05\n" +
 	"\rNetworkStatus\x12\x1f\n" +
 	"\vattach_mode\x18\x01 \x01(\tR\n" +
 	"attachMode\x12#\n" +
@@ -2236,7 +2308,15 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x12flow_table_entries\x18\n" +
 	" \x01(\x04R\x10flowTableEntries\x125\n" +
 	"\binterval\x18\v \x01(\v2\x19.google.protobuf.DurationR\binterval\x12)\n" +
-	"\x10unparsed_packets\x18\f \x01(\x04R\x0funparsedPackets\"\x9e\x02\n" +
+	"\x10unparsed_packets\x18\f \x01(\x04R\x0funparsedPackets\x12$\n" +
+	"\x05drops\x18\r \x03(\v2\x0e.orb8.v1.DropsR\x05drops\x12I\n" +
+	"\vunavailable\x18\x0e \x03(\v2'.orb8.v1.NetworkStatus.UnavailableEntryR\vunavailable\x1a>\n" +
+	"\x10UnavailableEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"9\n" +
+	"\x05Drops\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"\x9e\x02\n" +
 	"\vStoreStatus\x12\x18\n" +
 	"\abackend\x18\x01 \x01(\tR\abackend\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\x04R\arecords\x12\x14\n" +
@@ -2296,7 +2376,7 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_orb8_v1_orb8_proto_goTypes = []any{
 	(Direction)(0),                // 0: orb8.v1.Direction
 	(Initiator)(0),                // 1: orb8.v1.Initiator
@@ -2317,75 +2397,79 @@ var file_orb8_v1_orb8_proto_goTypes = []any{
 	(*GetStatusResponse)(nil),     // 16: orb8.v1.GetStatusResponse
 	(*NodeStatus)(nil),            // 17: orb8.v1.NodeStatus
 	(*NetworkStatus)(nil),         // 18: orb8.v1.NetworkStatus
-	(*StoreStatus)(nil),           // 19: orb8.v1.StoreStatus
-	(*StreamEventsRequest)(nil),   // 20: orb8.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil),  // 21: orb8.v1.StreamEventsResponse
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*Drops)(nil),                 // 19: orb8.v1.Drops
+	(*StoreStatus)(nil),           // 20: orb8.v1.StoreStatus
+	(*StreamEventsRequest)(nil),   // 21: orb8.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),  // 22: orb8.v1.StreamEventsResponse
+	nil,                           // 23: orb8.v1.NetworkStatus.UnavailableEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	22, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	22, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	24, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	24, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
 	0,  // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
 	3,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
 	3,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	23, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
-	23, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
-	23, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	25, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	25, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	25, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
 	1,  // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
 	3,  // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
 	3,  // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
 	5,  // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
 	0,  // 12: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
-	22, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	22, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	24, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	24, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
 	6,  // 15: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
 	6,  // 16: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
 	4,  // 17: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
 	14, // 18: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	22, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	22, // 20: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
+	24, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	24, // 20: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
 	0,  // 21: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
 	3,  // 22: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
 	3,  // 23: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
-	23, // 24: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
+	25, // 24: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
 	10, // 25: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
 	6,  // 26: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
-	22, // 27: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
-	22, // 28: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
+	24, // 27: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
+	24, // 28: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
 	11, // 29: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
 	9,  // 30: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
 	14, // 31: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
-	22, // 32: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
+	24, // 32: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
 	17, // 33: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	19, // 34: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	22, // 35: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	22, // 36: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	20, // 34: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	24, // 35: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	24, // 36: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
 	18, // 37: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
 	14, // 38: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	23, // 39: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	22, // 40: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	6,  // 41: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	6,  // 42: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	2,  // 43: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	11, // 44: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
-	2,  // 45: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	22, // 46: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 47: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	9,  // 48: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
-	7,  // 49: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	12, // 50: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
-	15, // 51: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	20, // 52: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	8,  // 53: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	13, // 54: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
-	16, // 55: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	21, // 56: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	53, // [53:57] is the sub-list for method output_type
-	49, // [49:53] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	25, // 39: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	19, // 40: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
+	23, // 41: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
+	24, // 42: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	6,  // 43: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	6,  // 44: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	2,  // 45: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	11, // 46: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
+	2,  // 47: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	24, // 48: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	4,  // 49: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	9,  // 50: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
+	7,  // 51: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	12, // 52: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
+	15, // 53: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	21, // 54: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	8,  // 55: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	13, // 56: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
+	16, // 57: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	22, // 58: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	55, // [55:59] is the sub-list for method output_type
+	51, // [51:55] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -2399,7 +2483,7 @@ func file_orb8_v1_orb8_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
