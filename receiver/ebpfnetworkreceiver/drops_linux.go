@@ -39,8 +39,7 @@ func newDropCounter(source *engine.Drops, now time.Time) *dropCounter {
 	return &dropCounter{source: source, totals: map[string]uint64{}, series: map[dropSeriesKey]*dropSeries{}, until: now}
 }
 
-// collect hands to emit what was dropped in the interval that ends now, and forgets the series that have been silent for
-// too long.
+// collect closes the interval and hands to emit what was dropped in it.
 func (c *dropCounter) collect(now time.Time, emit func(*flow.Drop)) error {
 	if c.source == nil {
 		return nil
@@ -50,12 +49,17 @@ func (c *dropCounter) collect(now time.Time, emit func(*flow.Drop)) error {
 		c.add(d)
 		emit(d)
 	})
-	c.until = now
-	maps.DeleteFunc(c.series, func(_ dropSeriesKey, s *dropSeries) bool { return now.Sub(s.last) >= seriesTimeout })
+	c.end(now)
 	if err != nil {
 		return fmt.Errorf("drops: %w", err)
 	}
 	return nil
+}
+
+// end closes an interval: it forgets the series that have been silent for too long.
+func (c *dropCounter) end(now time.Time) {
+	c.until = now
+	maps.DeleteFunc(c.series, func(_ dropSeriesKey, s *dropSeries) bool { return now.Sub(s.last) >= seriesTimeout })
 }
 
 func (c *dropCounter) add(d *flow.Drop) {
