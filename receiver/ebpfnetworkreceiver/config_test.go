@@ -32,6 +32,7 @@ func TestLoadConfig(t *testing.T) {
 			c.Events = EventsConfig{FirstPackets: 3, Sampling: 100}
 			c.Tunnels = true
 			c.SelfTraffic = true
+			c.DNS = DNSConfig{Enabled: true, Ports: []uint16{53, 5353}, Timeout: 3 * time.Second}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,6 +93,30 @@ func TestValidateNamesKeyValueAndWayOut(t *testing.T) {
 			func(c *Config) { c.Attach.Mode, c.Attach.Interfaces.Include = "tc", nil },
 			`attach.interfaces.include: is empty, so nothing would be watched; name interfaces, or use "*" for all`,
 		},
+		"no port of DNS": {
+			func(c *Config) { c.DNS.Ports = nil },
+			"dns.ports: 0 ports are not allowed; use 1 to 4, or dns.enabled: false",
+		},
+		"too many ports of DNS": {
+			func(c *Config) { c.DNS.Ports = []uint16{1, 2, 3, 4, 5} },
+			"dns.ports: 5 ports are not allowed; use 1 to 4, or dns.enabled: false",
+		},
+		"no such port": {
+			func(c *Config) { c.DNS.Ports = []uint16{53, 0} },
+			"dns.ports: 0 is not allowed; use ports from 1 to 65535, each once",
+		},
+		"a port twice": {
+			func(c *Config) { c.DNS.Ports = []uint16{53, 5353, 53} },
+			"dns.ports: 53 is not allowed; use ports from 1 to 65535, each once",
+		},
+		"no time for DNS": {
+			func(c *Config) { c.DNS.Timeout = 0 },
+			"dns.timeout: 0s is not allowed; use 100ms to 1m0s",
+		},
+		"too much time for DNS": {
+			func(c *Config) { c.DNS.Timeout = time.Hour },
+			"dns.timeout: 1h0m0s is not allowed; use 100ms to 1m0s",
+		},
 		"bad pattern": {
 			func(c *Config) { c.Attach.Interfaces.Exclude = []string{"veth["} },
 			`attach.interfaces.exclude: "veth[" is not a pattern; use names with *, ? and [a-z], such as "veth*"`,
@@ -112,6 +137,16 @@ func TestValidateReportsEveryMistakeAtOnce(t *testing.T) {
 	err := cfg.Validate()
 	assert.ErrorContains(t, err, "ring_buffer_size")
 	assert.ErrorContains(t, err, "attach.mode")
+}
+
+func TestDNSPorts(t *testing.T) {
+	cfg := createDefaultConfig().(*Config)
+	assert.Equal(t, [maxDNSPorts]uint16{53}, cfg.DNS.ports())
+	cfg.DNS.Ports = []uint16{53, 5353}
+	assert.Equal(t, [maxDNSPorts]uint16{53, 5353}, cfg.DNS.ports())
+	cfg.DNS = DNSConfig{Ports: []uint16{0}}
+	assert.NoError(t, cfg.Validate(), "what is off may be anything")
+	assert.Zero(t, cfg.DNS.ports())
 }
 
 func TestWantedInterfaces(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 )
 
 // namer gives a flow the name by which its local endpoint had looked up the peer when the flow began, until the flow ends.
-// It is not safe for concurrent use.
+// Only lookup is safe for concurrent use.
 type namer struct {
 	watcher *dns.Watcher
 	// atInterfaces is true in tc mode.

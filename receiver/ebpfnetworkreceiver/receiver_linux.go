@@ -282,7 +282,11 @@ func (r *networkReceiver) readEvents() {
 			if network.NetworkEventKind(e.Kind) == network.NetworkEventKindEVENT_PACKET {
 				kind = flow.EventPacket
 			}
-			r.addEvent(&flow.Event{Kind: kind, Record: rec.record(&e.Key, &e.Flow, nil)})
+			event := &flow.Event{Kind: kind, Record: rec.record(&e.Key, &e.Flow, nil)}
+			if r.namer != nil && (kind == flow.EventNew || kind == flow.EventSYN) {
+				event.Peer().Name = r.namer.lookup(&event.Record, rec.clock)
+			}
+			r.addEvent(event)
 		}
 	})
 	if err != nil {
