@@ -7,11 +7,11 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <stdbool.h>
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "drops.h"
+#include "kernel.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -26,39 +26,6 @@ char LICENSE[] SEC("license") = "GPL";
 // The tracepoint's fourth argument, the socket that was to receive the packet: since Linux 6.11. User space looks at the
 // kernel's BTF; a program that reads an argument that is not there cannot be attached.
 const volatile bool has_receiver = false;
-
-// The parts of the kernel's types that are read here; the loader relocates them against the running kernel's BTF.
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct kernfs_node {
-	__u64 id;
-};
-struct cgroup {
-	struct kernfs_node *kn;
-};
-struct sock_cgroup_data {
-	struct cgroup *cgroup;
-};
-struct sock_common {
-	__be16 skc_dport; // the peer's port
-	unsigned short skc_family;
-	volatile unsigned char skc_state;
-};
-struct sock {
-	struct sock_common __sk_common;
-	struct sock_cgroup_data sk_cgrp_data;
-};
-struct sk_buff {
-	struct sock *sk;
-	__be16 protocol;
-	__u16 network_header;
-	unsigned int tail;
-	unsigned int end;
-	unsigned char *head;
-};
-struct skb_shared_info {
-	unsigned short gso_segs;
-};
-#pragma clang attribute pop
 
 enum skb_drop_reason {
 	SKB_NOT_DROPPED_YET,

@@ -18,7 +18,9 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 struct sock_common {
+	__be16 skc_dport; // the peer's port
 	unsigned short skc_family;
+	volatile unsigned char skc_state;
 };
 struct sock {
 	struct sock_common __sk_common;
@@ -39,6 +41,14 @@ struct tcp_sock {
 };
 struct sk_buff {
 	struct sock *sk;
+	__be16 protocol;
+	__u16 network_header; // offset from head, as are tail and end
+	unsigned int tail;
+	unsigned int end; // where struct skb_shared_info is
+	unsigned char *head;
+};
+struct skb_shared_info {
+	unsigned short gso_segs;
 };
 #pragma clang attribute pop
 

@@ -438,8 +438,8 @@ func TestDropsWhileDraining(t *testing.T) {
 	assert.Greater(t, drains, 3, "too few drains to prove anything")
 }
 
-// Connections that open, carry data and close drop nothing, though the kernel frees a FIN that nobody reads, and what
-// meets a TIME_WAIT stub, as it frees a drop.
+// The kernel frees a FIN that nobody reads, and what meets a TIME_WAIT stub, as it frees a drop for which it has no
+// better reason. They are none.
 func TestOrdinaryConnectionsDropNothing(t *testing.T) {
 	if !inQuietNamespace(t) {
 		return
@@ -453,15 +453,12 @@ func TestOrdinaryConnectionsDropNothing(t *testing.T) {
 	}
 	sentinel := listenUDP(t, "127.0.0.1:0")
 	send(t, sentinel, "127.0.0.1:9", 1, 0)
-	tcp := 0
 	d.await(t, func(x *flow.Drop) bool {
 		if x.Transport == flow.TCP && x.Source.Addr() == netip.MustParseAddr("127.0.0.1") {
-			t.Log(*x)
-			tcp++
+			assert.NotContains(t, []string{"not_specified", "queue_purge"}, x.Reason, *x)
 		}
 		return x.Source == addressOf(sentinel)
 	}, func() uint64 { return 1 })
-	assert.Zero(t, tcp)
 }
 
 func TestReasonsAreNamed(t *testing.T) {
