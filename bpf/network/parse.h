@@ -185,10 +185,11 @@ static __always_inline void unfold(struct __sk_buff *skb, __u32 headers, struct 
 	}
 }
 
-// Parses an IP header of version proto at off and what follows it. seen is how many bytes the packet has from there on.
+// Parses an IP header of version proto at off and what follows it. room is how many bytes skb->len counts from there on,
+// and perhaps l2_len before: the link-layer header, on devices that have one.
 // Sets *end to the offset of the payload.
-static __always_inline enum parsed parse_ip(struct __sk_buff *skb, enum place at, __u16 proto, __u32 off, __u32 seen,
-					    struct flow_key *key, struct packet *p, __u32 *end)
+static __always_inline enum parsed parse_ip(struct __sk_buff *skb, enum place at, __u16 proto, __u32 off, __u32 room,
+					    __u32 l2_len, struct flow_key *key, struct packet *p, __u32 *end)
 {
 	struct fragment frag = {};
 	__u32 total, l4_len = 0;
@@ -232,7 +233,7 @@ static __always_inline enum parsed parse_ip(struct __sk_buff *skb, enum place at
 		return NOT_IP;
 	}
 	// skb->len also counts Ethernet padding, so it is used only where the header has no usable length: BIG TCP.
-	p->bytes = total && total <= seen ? total : seen;
+	p->bytes = total && total <= room ? total : room > l2_len ? room - l2_len : 0;
 	p->packets = 1;
 	if (frag.later) {
 		fragment_ports(&frag, key);

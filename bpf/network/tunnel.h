@@ -76,8 +76,8 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, enum place at, _
 		proto = bpf_ntohs(*(__be16 *)&tag[2]);
 		l3 += sizeof(tag);
 	}
-	__u32 seen = skb->len > l2_len + l3 ? skb->len - l2_len - l3 : 0;
-	enum parsed result = parse_ip(skb, at, proto, l3, seen, key, p, &end);
+	__u32 room = skb->len > l3 ? skb->len - l3 : 0;
+	enum parsed result = parse_ip(skb, at, proto, l3, room, l2_len, key, p, &end);
 	if (result != PARSED)
 		return result;
 
@@ -86,8 +86,8 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, enum place at, _
 		struct flow_key in_key = *key;
 		struct packet in = {};
 		__u32 inside = tunnel_inside(skb, key->transport, key->dport, end), off = inside & 0xffff, in_end = 0;
-		if (inside && off - l3 < seen &&
-		    parse_ip(skb, at, inside >> 16, off, seen - (off - l3), &in_key, &in, &in_end) == PARSED) {
+		if (inside && off - l3 < room &&
+		    parse_ip(skb, at, inside >> 16, off, room - (off - l3), l2_len, &in_key, &in, &in_end) == PARSED) {
 			end = in_end;
 			if (tunnels_enabled) {
 				*key = in_key;

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -57,7 +56,9 @@ func Unanswered(t testing.TB, client, server *lab.Node) string {
 	addr := stormAddress(1).String()
 	require.NoError(t, client.Do(func() error {
 		_, err := net.DialTimeout("tcp4", addr, time.Second/2)
-		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout(), err)
 		return nil
 	}))
 	return addr
