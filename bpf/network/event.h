@@ -135,6 +135,20 @@ static __always_inline bool is_dns(const struct flow_key *key)
 	return false;
 }
 
+// Reads payload, which may lie in pages: what a process sends by TCP does. Only bpf_skb_load_bytes reads those, at offsets
+// from the linear data, which begins at the network header or at a link layer's.
+static __always_inline long load_payload(struct __sk_buff *skb, __u32 off, void *to, __u64 len)
+{
+	__u64 network, data;
+
+	if (!bpf_skb_load_bytes_relative(skb, off, to, len, BPF_HDR_START_NET))
+		return 0;
+	if (bpf_skb_load_bytes_relative(skb, 0, &network, sizeof(network), BPF_HDR_START_NET) ||
+	    bpf_skb_load_bytes(skb, 0, &data, sizeof(data)))
+		return -1;
+	return bpf_skb_load_bytes(skb, network == data ? off : off + ETH_HLEN, to, len);
+}
+
 // room is a constant: the ring buffer takes no other size.
 static __always_inline void dns_emit(struct __sk_buff *skb, const __u32 room, const struct flow_key *key,
 				     const struct flow *who, const struct packet *p, __u64 now)
@@ -152,8 +166,9 @@ static __always_inline void dns_emit(struct __sk_buff *skb, const __u32 room, co
 	asm volatile("" : "+r"(last));
 	if (last >= room)
 		last = room - 1;
-	if (bpf_skb_load_bytes_relative(skb, p->payload, e->payload, last + 1, BPF_HDR_START_NET)) {
+	if (load_payload(skb, p->payload, e->payload, last + 1)) {
 		bpf_ringbuf_discard(e, 0);
+		event_lost();
 		return;
 	}
 	e->captured = last + 1;
