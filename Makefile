@@ -38,6 +38,10 @@ test: build ## run every test; as root, so that those that load BPF programs are
 	go test $(TESTFLAGS) $$(go list ./... | grep -Ev '/(receiver|testbed)/?')
 	go test -p=1 -count=1 -timeout=20m $(TESTFLAGS) ./receiver/... ./testbed/...
 
+.PHONY: test-kernels
+test-kernels: ## run the receiver's tests on Debian's Linux 6.1 too, in QEMU
+	ORB8_REQUIRE=kernels go test -count=1 -v ./testbed/kernels
+
 .PHONY: bench
 bench: ## run every benchmark
 	go test -run='^$$' -bench=. -benchmem ./...
