@@ -1,7 +1,6 @@
 package ebpfnetworkreceiver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -247,121 +246,6 @@ func (r *networkReceiver) run(ctx context.Context) {
 			r.report(false)
 		}
 	}
-}
-
-func (r *networkReceiver) readEvents() {
-	defer r.wg.Done()
-	rec, echoes := recorder{}, newEchoes()
-	isNews := func(*network.NetworkEvent) bool { return true }
-	if r.devices != nil {
-		rec.interfaces = r.interfaceOf
-		isNews = func(e *network.NetworkEvent) bool { return echoes.isNews(r.devices.Devices(), e) }
-	}
-	var clockUntil uint64
-	err := r.engine.ReadEvents(func(e *network.NetworkEvent, payload engine.Payload) {
-		switch network.NetworkEventKind(e.Kind) {
-		case network.NetworkEventKindEVENT_PRESSURE:
-			select {
-			case r.pressure <- struct{}{}:
-			default: // a flip is already asked for
-			}
-		case network.NetworkEventKindEVENT_OVERFLOW:
-			r.addOverflow(e)
-		case network.NetworkEventKindEVENT_DNS:
-			if isNews(e) {
-				r.lookups.observe(r.dnsPacket(e, payload), r.addLookup)
-			}
-		default:
-			if !isNews(e) {
-				return
-			}
-			if e.Flow.FirstNs >= clockUntil {
-				rec.clock, clockUntil = readClock(), e.Flow.FirstNs+uint64(time.Second)
-			}
-			kind := flow.EventKind(e.Kind)
-			if network.NetworkEventKind(e.Kind) == network.NetworkEventKindEVENT_PACKET {
-				kind = flow.EventPacket
-			}
-			event := &flow.Event{Kind: kind, Record: rec.record(&e.Key, &e.Flow, nil)}
-			if r.namer != nil && (kind == flow.EventNew || kind == flow.EventSYN) {
-				event.Peer().Name = r.namer.lookup(&event.Record, rec.clock)
-			}
-			r.addEvent(event)
-		}
-	})
-	if err != nil {
-		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
-	}
-}
-
-func (r *networkReceiver) addOverflow(e *network.NetworkEvent) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	sum, ok := r.overflow[e.Key]
-	if !ok && len(r.overflow) >= int(r.cfg.FlowTableSize) {
-		r.lostPackets += e.Flow.Packets
-		r.lostBytes += e.Flow.Bytes
-		return
-	}
-	r.overflow[e.Key] = merge(sum, e.Flow)
-}
-
-// merge adds what b counted to a, which is zero or an earlier part of the same flow.
-func merge(a, b network.NetworkFlow) network.NetworkFlow {
-	if a.Packets == 0 {
-		return b
-	}
-	if b.ClientIsn == a.ClientIsn && b.Connections == 1 {
-		b.Connections = 0
-	}
-	a.Bytes += b.Bytes
-	a.Packets += b.Packets
-	a.Connections += b.Connections
-	a.TcpFlags |= b.TcpFlags
-	if b.Seen&seenSYN != 0 && (a.Seen&seenSYN == 0 || b.Seen&seenSYNACK != 0 && a.Seen&seenSYNACK == 0) {
-		a.ClientIsn, a.ServerIsn = b.ClientIsn, b.ServerIsn
-	}
-	a.Seen |= b.Seen
-	a.HandshakeUs = cmp.Or(a.HandshakeUs, b.HandshakeUs)
-	if b.SrttUs != 0 && (a.SrttUs == 0 || b.LastNs > a.LastNs) {
-		a.SrttUs, a.MinRttUs = b.SrttUs, b.MinRttUs
-	}
-	a.Retransmits = max(a.Retransmits, b.Retransmits) // each is a socket's total
-	a.ZeroWindows += b.ZeroWindows
-	a.FirstNs = min(a.FirstNs, b.FirstNs)
-	a.LastNs = max(a.LastNs, b.LastNs)
-	return a
-}
-
-func (r *networkReceiver) addEvent(e *flow.Event) {
-	r.add(func(b *batch) { b.addEvent(e) })
-}
-
-func (r *networkReceiver) addLookup(l *flow.Lookup) {
-	r.add(func(b *batch) { b.addLookup(l) })
-}
-
-// add puts a log record into the batch of events.
-func (r *networkReceiver) add(to func(*batch)) {
-	r.mu.Lock()
-	to(r.events)
-	full := r.events.records >= maxBatch
-	r.mu.Unlock()
-	if full {
-		r.flushEvents()
-	}
-}
-
-func (r *networkReceiver) flushEvents() {
-	r.mu.Lock()
-	full := r.events
-	if full.records == 0 {
-		r.mu.Unlock()
-		return
-	}
-	r.events = newBatch(full.version)
-	r.mu.Unlock()
-	r.consume(full)
 }
 
 // report closes an interval, perhaps the last: it flips and empties the flow table and sends records, status and metrics.
