@@ -101,22 +101,49 @@ func TestPrometheusAgreesWithTheCLI(t *testing.T) {
 		got = fromPrometheus(t, l, c.Get(c.Prometheus, "/metrics"))
 		return maps.Equal(want, got)
 	}, func() any { return fmt.Sprintf("want %v\ngot  %v", want, got) })
+
+	collector.Await(t, "the same by workload", func() bool {
+		got = fromWorkloads(t, l, c.Get(c.Prometheus, "/metrics"))
+		return maps.Equal(want, got)
+	}, func() any { return fmt.Sprintf("want %v\ngot  %v", want, got) })
 }
 
 func fromPrometheus(t *testing.T, l *lab.Lab, text string) byEndpoint {
+	t.Helper()
+	return sumsOf(t, l, text, "orb8_network_", func(label map[string]string) string { return label["orb8_cgroup_path"] })
+}
+
+// fromWorkloads reads the metrics of the flow_metrics connector. A process of the lab is in no container and no unit, so that
+// its cgroup is its workload, and the other end is only an address to it.
+func fromWorkloads(t *testing.T, l *lab.Lab, text string) byEndpoint {
+	t.Helper()
+	return sumsOf(t, l, text, "orb8_workload_", func(label map[string]string) string {
+		local, peer := label["source_workload"], label["destination_workload"]
+		if label["orb8_flow_direction"] == "ingress" {
+			local, peer = peer, local
+		}
+		if peer != "private" {
+			return ""
+		}
+		return local
+	})
+}
+
+// sumsOf sums the metrics of a prefix by the cgroup that the labels name.
+func sumsOf(t *testing.T, l *lab.Lab, text, prefix string, cgroupOf func(map[string]string) string) byEndpoint {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	require.NoError(t, err)
 	b := byEndpoint{}
 	for name, as := range map[string]func(uint64) totals{
-		"orb8_network_flow_io_bytes_total": func(v uint64) totals { return totals{bytes: v} },
-		"orb8_network_flow_packets_total":  func(v uint64) totals { return totals{packets: v} },
-		"orb8_network_connections_total":   func(v uint64) totals { return totals{connections: v} },
+		"flow_io_bytes_total": func(v uint64) totals { return totals{bytes: v} },
+		"flow_packets_total":  func(v uint64) totals { return totals{packets: v} },
+		"connections_total":   func(v uint64) totals { return totals{connections: v} },
 	} {
-		for _, m := range families[name].GetMetric() {
+		for _, m := range families[prefix+name].GetMetric() {
 			label := labels(m)
-			b.add(l, label["orb8_cgroup_path"], label["orb8_flow_direction"], label["network_transport"], as(uint64(m.GetCounter().GetValue())))
+			b.add(l, cgroupOf(label), label["orb8_flow_direction"], label["network_transport"], as(uint64(m.GetCounter().GetValue())))
 		}
 	}
 	return b
@@ -166,7 +193,7 @@ exporters:
 service:
   pipelines:
     logs:
-      exporters: [orb8_store, otlp_grpc]
+      exporters: [orb8_store, flow_metrics, otlp_grpc]
 `, endpoint)})
 	want := exchange(t, l)
 	c.AwaitFlows("all of the traffic", func(flows []collector.Flow) bool {
@@ -220,5 +247,5 @@ func writeConfig(t *testing.T, text string) string {
 
 // fast makes records and metrics often, so that tests need not wait for them.
 func fast() map[string]string {
-	return map[string]string{"receivers.ebpf_network.interval": "200ms"}
+	return map[string]string{"receivers.ebpf_network.interval": "200ms", "connectors.flow_metrics.interval": "200ms"}
 }

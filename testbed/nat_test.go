@@ -215,7 +215,7 @@ exporters:
 service:
   pipelines:
     logs:
-      exporters: [orb8_store, otlp_grpc]
+      exporters: [orb8_store, flow_metrics, otlp_grpc]
     traces:
       receivers: [ebpf_network]
       processors: [pod_enrichment]
