@@ -8,10 +8,12 @@ import (
 	"os"
 	"testing"
 
+	"github.com/orb8/orb8/testbed/internal/nameserver"
 	"github.com/orb8/orb8/testbed/internal/traffic"
 )
 
 func TestMain(m *testing.M) {
 	traffic.RunIfChild()
+	nameserver.RunIfChild()
 	os.Exit(m.Run())
 }

@@ -74,12 +74,14 @@ func nameOf(e *orb8v1.Endpoint) string {
 		return e.GetContainer()
 	case len(e.GetContainerId()) >= 12:
 		return e.GetContainerId()[:12]
+	case e.GetName() != "":
+		return e.GetName()
 	case isGroup && e.GetProcess() != "":
 		return e.GetProcess()
 	case unit != "." && unit != "/":
 		return unit
 	}
-	return cmp.Or(e.GetName(), e.GetAddress())
+	return e.GetAddress()
 }
 
 // fullName is all that names an endpoint: NAMESPACE/POD/CONTAINER, or else its cgroup, or the name that it was looked up by.

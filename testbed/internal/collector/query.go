@@ -61,6 +61,32 @@ type Endpoint struct {
 	Namespace   string `json:"namespace"`
 	Cgroup      string `json:"cgroup"`
 	Process     string `json:"process"`
+	Name        string `json:"name"`
+}
+
+// Lookup is a row of `orb8 dns -o json`.
+type Lookup struct {
+	Time       time.Time `json:"time"`
+	Direction  string    `json:"direction"`
+	Transport  string    `json:"transport"`
+	Client     Endpoint  `json:"client"`
+	Server     Endpoint  `json:"server"`
+	Name       string    `json:"name"`
+	Type       string    `json:"type"`
+	RCode      string    `json:"rcode"`
+	Latency    float64   `json:"latency"`
+	Queries    uint64    `json:"queries"`
+	Answers    []Answer  `json:"answers"`
+	Truncated  bool      `json:"truncated"`
+	Incomplete bool      `json:"incomplete"`
+}
+
+// Answer is a resource record of a Lookup.
+type Answer struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	TTL  uint32 `json:"ttl"`
+	Data string `json:"data"`
 }
 
 // Local returns the end that is on the node.
@@ -91,6 +117,16 @@ func (c *Collector) Flows(args ...string) []Flow {
 	var flows []Flow
 	require.NoError(c.t, json.Unmarshal([]byte(stdout), &flows), stdout)
 	return flows
+}
+
+// Lookups returns the rows of `orb8 dns -o json --limit 0` with further arguments.
+func (c *Collector) Lookups(args ...string) []Lookup {
+	c.t.Helper()
+	stdout, stderr, code := c.CLI(append([]string{"dns", "-o", "json", "--limit", "0"}, args...)...)
+	require.Zero(c.t, code, stderr)
+	var lookups []Lookup
+	require.NoError(c.t, json.Unmarshal([]byte(stdout), &lookups), stdout)
+	return lookups
 }
 
 // AwaitFlows asks for the flows until they satisfy the condition, and returns them. It fails the test, with what says,
