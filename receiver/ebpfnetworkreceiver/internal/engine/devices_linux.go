@@ -99,11 +99,15 @@ func (v *inventory) set(l netlink.Link) *iface {
 	attrs := l.Attrs()
 	i := v.interfaces[attrs.Index]
 	if i == nil {
-		i = &iface{}
+		i = &iface{peerNetns: -1}
 		v.interfaces[attrs.Index] = i
 	}
 	i.name, i.kind = attrs.Name, l.Type()
-	i.parent, i.master, i.peerNetns = attrs.ParentIndex, attrs.MasterIndex, attrs.NetNsID
+	i.master = attrs.MasterIndex
+	// A pair whose other end is gone goes too. Until then, and while its packets are drained, it is what it was.
+	if !i.isPair() || attrs.ParentIndex != 0 {
+		i.parent, i.peerNetns = attrs.ParentIndex, attrs.NetNsID
+	}
 	i.gone = 0
 	return i
 }

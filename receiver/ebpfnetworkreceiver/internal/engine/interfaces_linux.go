@@ -222,8 +222,7 @@ func (w *Interfaces) attach(index int, i *iface) {
 		i.attached, err = w.hook.attach(index, in, out)
 	}
 	i.facing = facing
-	// An interface that is already gone again is none of ours.
-	if err != nil && !errors.Is(err, unix.ENODEV) {
+	if err != nil && !isGone(err) {
 		w.failed(fmt.Errorf("cannot attach to interface %s: %w", i.name, err))
 	}
 }
@@ -235,11 +234,14 @@ func (w *Interfaces) detach(index int, i *iface) error {
 	}
 	err := errors.Join(i.attached.Close(), w.engine.objs.Interfaces.Delete(uint32(index)))
 	i.attached = nil
-	if errors.Is(err, unix.ENODEV) {
+	if isGone(err) {
 		return nil
 	}
 	return err
 }
+
+// isGone tells whether the reason is that there is no such interface any more: that is no failure.
+func isGone(err error) bool { return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOLINK) }
 
 func (w *Interfaces) remove(index int) {
 	w.mu.Lock()
