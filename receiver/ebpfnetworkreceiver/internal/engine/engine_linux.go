@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -229,20 +230,35 @@ func (e *Engine) ReadEvents(yield func(ev *network.NetworkEvent, payload Payload
 		if len(rec.RawSample) < eventSize {
 			return fmt.Errorf("the ring buffer holds a record of %d bytes, not of %d", len(rec.RawSample), eventSize)
 		}
-		raw := unsafe.Pointer(unsafe.SliceData(rec.RawSample))
-		ev := (*network.NetworkEvent)(raw)
+		ev := (*network.NetworkEvent)(unsafe.Pointer(unsafe.SliceData(rec.RawSample)))
 		var payload Payload
 		if network.NetworkEventKind(ev.Kind) == network.NetworkEventKindEVENT_DNS {
-			const payloadAt = int(unsafe.Offsetof(network.NetworkDnsEvent{}.Payload))
-			dns := (*network.NetworkDnsEvent)(raw)
-			captured := int(dns.Captured)
-			if payloadAt+captured > len(rec.RawSample) {
-				return fmt.Errorf("the ring buffer holds a DNS record of %d bytes that claims %d of payload", len(rec.RawSample), captured)
+			if payload, err = payloadOf(rec.RawSample); err != nil {
+				return err
 			}
-			payload = Payload{Length: int(dns.Length), Captured: rec.RawSample[payloadAt : payloadAt+captured]}
 		}
 		yield(ev, payload)
 	}
+}
+
+// payloadOf reads a record that holds a NetworkDnsEvent with only the beginning of its last field.
+func payloadOf(record []byte) (Payload, error) {
+	const (
+		lengthAt   = int(unsafe.Offsetof(network.NetworkDnsEvent{}.Length))
+		capturedAt = int(unsafe.Offsetof(network.NetworkDnsEvent{}.Captured))
+		payloadAt  = int(unsafe.Offsetof(network.NetworkDnsEvent{}.Payload))
+	)
+	if len(record) < payloadAt {
+		return Payload{}, fmt.Errorf("the ring buffer holds a DNS record of %d bytes, not of %d or more", len(record), payloadAt)
+	}
+	captured := int(binary.NativeEndian.Uint32(record[capturedAt:]))
+	if captured > len(record)-payloadAt {
+		return Payload{}, fmt.Errorf("the ring buffer holds a DNS record of %d bytes that claims %d of payload", len(record), captured)
+	}
+	return Payload{
+		Length:   int(binary.NativeEndian.Uint32(record[lengthAt:])),
+		Captured: record[payloadAt : payloadAt+captured],
+	}, nil
 }
 
 // Flush makes ReadEvents return once it has read what is in the ring buffer now.
