@@ -29,8 +29,8 @@ const (
 	dimTransport   = "transport"
 )
 
-// maxSeriesLimit keeps a typing error from taking all memory: a million series take about 500 MB.
-const maxSeriesLimit = 1_000_000
+// maxSeriesLimit keeps a typing error from taking all memory: so many take 200 MB while they are reported.
+const maxSeriesLimit = 100_000
 
 func allDimensions() []string {
 	return []string{dimSource, dimDestination, dimDirection, dimTransport}

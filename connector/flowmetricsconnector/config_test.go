@@ -64,11 +64,11 @@ func TestConfigErrorsNameTheKeyAndWhatIsAllowed(t *testing.T) {
 		},
 		"no series": {
 			func(c *Config) { c.MaxSeries = 0 },
-			"max_series: 0 is out of range; use 1 to 1000000",
+			"max_series: 0 is out of range; use 1 to 100000",
 		},
 		"too many series": {
-			func(c *Config) { c.MaxSeries = 1_000_001 },
-			"max_series: 1000001 is out of range; use 1 to 1000000",
+			func(c *Config) { c.MaxSeries = 100_001 },
+			"max_series: 100001 is out of range; use 1 to 100000",
 		},
 		"interval too short": {
 			func(c *Config) { c.Interval = time.Millisecond },
@@ -94,7 +94,7 @@ func TestConfigErrorsNameTheKeyAndWhatIsAllowed(t *testing.T) {
 func TestConfigTakesTheBounds(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"least": func(c *Config) { c.MaxSeries, c.Interval, c.Expiry = 1, 100*time.Millisecond, 100*time.Millisecond },
-		"most":  func(c *Config) { c.MaxSeries, c.Interval, c.Expiry = 1_000_000, time.Hour, 24*time.Hour },
+		"most":  func(c *Config) { c.MaxSeries, c.Interval, c.Expiry = 100_000, time.Hour, 24*time.Hour },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := createDefaultConfig().(*Config)
