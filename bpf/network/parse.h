@@ -66,8 +66,9 @@ enum place {
 };
 
 // Reads at an offset from the network header, which the stack has set at every hook of ours: so Ethernet and devices
-// without a link-layer header need no code of their own, and paged data is read as well as linear. At a socket the linear
-// data begins there and is read without a helper.
+// without a link-layer header need no code of their own. At a socket the data begins there: its linear part is read
+// without a helper, its pages by one. At an interface only the linear part is read, where drivers put headers; a packet
+// whose headers are in pages counts as unparsed.
 static __always_inline long load(struct __sk_buff *skb, enum place at, __u32 off, void *to, const __u32 len)
 {
 	if (at == AT_SOCKET && off < MAX_HEADERS) {
@@ -76,6 +77,7 @@ static __always_inline long load(struct __sk_buff *skb, enum place at, __u32 off
 			__builtin_memcpy(to, data + off, len);
 			return 0;
 		}
+		return bpf_skb_load_bytes(skb, off, to, len);
 	}
 	return bpf_skb_load_bytes_relative(skb, off, to, len, BPF_HDR_START_NET);
 }
