@@ -147,7 +147,7 @@ func TestMalformedAndFoldedAreTold(t *testing.T) {
 	exact := []metricdatatest.Option{metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars()}
 	metadatatest.AssertEqualFlowMetricsMalformedRecords(t, telemetry, []metricdata.DataPoint[int64]{{Value: 3}}, exact...)
 	metadatatest.AssertEqualFlowMetricsSeries(t, telemetry, []metricdata.DataPoint[int64]{{Value: 13}}, exact...)
-		folded := c.table.foldedKeys()
+	folded := c.table.foldedKeys()
 	metadatatest.AssertEqualFlowMetricsFoldedKeys(t, telemetry, []metricdata.DataPoint[int64]{{Value: folded}}, exact...)
 	assert.InDelta(t, 8, folded, 1)
 	require.NoError(t, c.Shutdown(t.Context()))

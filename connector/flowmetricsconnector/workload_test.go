@@ -47,9 +47,9 @@ func TestWorkloadIsTheBestNameKnown(t *testing.T) {
 
 func TestWorkloadWithoutAnything(t *testing.T) {
 	for name, attributes := range map[string]map[string]string{
-		"nothing":      {},
-		"no address":   {"address": "here"},
-		"empty name":   {flow.AttrUnit: ""},
+		"nothing":          {},
+		"no address":       {"address": "here"},
+		"empty name":       {flow.AttrUnit: ""},
 		"only a namespace": {flow.AttrNamespace: "shop"},
 	} {
 		_, ok := named(attributes).workload()
