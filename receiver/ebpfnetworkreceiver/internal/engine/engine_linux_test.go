@@ -538,5 +538,8 @@ func TestMemoryOfTheFlowTable(t *testing.T) {
 	t.Logf("%.1f MiB with %d flows, %.1f MiB empty", float64(full)/(1<<20), flows, float64(empty)/(1<<20))
 	assert.Less(t, full, uint64(limit))
 	assert.Len(t, e.drained(t), flows)
+	if full == empty {
+		t.Skip("before Linux 6.4 the kernel says what a map may take, not what it takes")
+	}
 	assert.Less(t, memory(), uint64(limit)/4, "entries go back when they are drained")
 }
