@@ -227,6 +227,26 @@ func TestMalformedLookup(t *testing.T) {
 	metadatatest.AssertEqualStoreMalformedRecords(t, telemetry, []metricdata.DataPoint[int64]{{Value: 1}}, metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 }
 
+// Drops reach the store by the sums in the status: their records are neither stored nor strangers.
+func TestDropsAreNotIgnored(t *testing.T) {
+	store := &fakeStore{}
+	exporter, telemetry := start(t, store)
+	logs := plog.NewLogs()
+	add := resource(logs)
+	d := flow.Drop{Reason: "no_socket", Packets: 3}
+	d.PutTo(add())
+	s := status()
+	s.Drops = map[string]uint64{"no_socket": 3}
+	s.PutTo(add())
+	require.NoError(t, exporter.ConsumeLogs(t.Context(), logs))
+	require.Len(t, store.statuses, 1)
+	assert.Equal(t, s.Drops, store.statuses[0].Drops)
+	for _, name := range []string{"orb8_store_ignored_records", "orb8_store_malformed_records"} {
+		_, err := telemetry.GetMetric(name)
+		assert.Error(t, err, "%s must not be counted", name)
+	}
+}
+
 func TestStatusOfNobody(t *testing.T) {
 	store := &fakeStore{}
 	exporter, telemetry := start(t, store)

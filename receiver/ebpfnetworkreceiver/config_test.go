@@ -32,6 +32,7 @@ func TestLoadConfig(t *testing.T) {
 			c.Events = EventsConfig{FirstPackets: 3, Sampling: 100}
 			c.Tunnels = true
 			c.SelfTraffic = true
+			c.Drops.Enabled = false
 			c.DNS = DNSConfig{Enabled: true, Ports: []uint16{53, 5353}, Timeout: 3 * time.Second}
 		},
 	} {
