@@ -93,7 +93,7 @@ func TestCompletionOfValues(t *testing.T) {
 		{"flows --direction in", []string{"ingress"}},
 		{"flows -o json", []string{"json", "jsonl"}},
 		{"status -o ", []string{"table", "json"}},
-		{"trace network --kind ", []string{"new", "syn", "fin", "rst"}},
+		{"trace network --kind ", []string{"new", "syn", "fin", "rst", "packet"}},
 		{"doctor --mode ", []string{"auto", "cgroup", "tc"}},
 		{"tr", []string{"trace"}},
 	}

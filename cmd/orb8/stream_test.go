@@ -91,7 +91,7 @@ func TestTraceRefusesKinds(t *testing.T) {
 		got := orb8(t, "127.0.0.1:1", "trace", "network", "--kind", kind)
 		assert.Equal(t, exitUsage, got.code)
 		assert.Contains(t, got.stderr, "--kind")
-		assert.Contains(t, got.stderr, "use new, syn, fin or rst")
+		assert.Contains(t, got.stderr, "use new, syn, fin, rst or packet")
 	}
 }
 

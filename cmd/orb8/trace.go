@@ -17,6 +17,7 @@ func packetKinds() []orb8v1.EventKind {
 		orb8v1.EventKind_EVENT_KIND_SYN,
 		orb8v1.EventKind_EVENT_KIND_FIN,
 		orb8v1.EventKind_EVENT_KIND_RST,
+		orb8v1.EventKind_EVENT_KIND_PACKET,
 	}
 }
 
@@ -31,8 +32,9 @@ func newTraceNetworkCommand(a *app) *cobra.Command {
 		Use:   "network",
 		Short: "Show connections as they open, close and break",
 		Long: `Shows network events as they happen, until interrupted: the first packet of a flow that is not TCP
-(new), and the TCP segments that open (syn), close (fin) or break (rst) a connection. BYTES are those
-of the packet.
+(new), and the TCP segments that open (syn), close (fin) or break (rst) a connection. Where the
+collector is told to (events.first_packets, events.sampling) other packets (packet) too. BYTES are
+those of the packet.
 
 Filter flags are those of "orb8 flows".`,
 		Example: `  # Every connection that is opened on this host
