@@ -91,7 +91,7 @@ func initrd(t *testing.T, k *kernel) string {
 	text, err := json.Marshal(commands)
 	require.NoError(t, err)
 	archive.file("commands.json", text)
-	modules, err := k.closure("veth", "sch_ingress", "cls_bpf", "nf_tables")
+	modules, err := k.closure("veth", "sch_ingress", "cls_bpf", "nf_tables", "xfrm_user")
 	require.NoError(t, err)
 	for i, m := range modules {
 		archive.copy(fmt.Sprintf("modules/%03d-%s", i, filepath.Base(m)), m)
