@@ -21,6 +21,8 @@ type tcpState struct {
 	clientISN, serverISN uint32
 	seen                 uint8
 	tcpFlags             uint8
+	// ended is how the connection ended. Its last segments may be sent again after that.
+	ended flow.Outcome
 	// retransmits is the sending socket's total when it was last read.
 	retransmits uint32
 }

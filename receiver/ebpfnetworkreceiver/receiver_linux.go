@@ -399,7 +399,7 @@ func (r *networkReceiver) status(now time.Time) flow.NetworkStatus {
 		LostBytes:             r.kernelLoss.Bytes + lostBytes,
 		LostEvents:            r.kernelLoss.Events,
 		UnparsedPackets:       r.kernelLoss.Unparsed,
-		LiveFlows:             uint64(len(r.tracker.flows)),
+		LiveFlows:             uint64(r.tracker.live),
 		RingBufferBytes:       uint64(r.cfg.RingBufferSize),
 		RingBufferUtilization: r.engine.RingBufferUtilization(),
 		FlowTableSize:         uint64(r.cfg.FlowTableSize),

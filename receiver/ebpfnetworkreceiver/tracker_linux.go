@@ -27,7 +27,9 @@ type tracker struct {
 	// emit is given every record; it may keep it.
 	emit func(flow.Record)
 
-	flows   map[network.NetworkFlowKey]flowState
+	flows map[network.NetworkFlowKey]flowState
+	// live is how many of them had not ended when the last interval did.
+	live    int
 	series  map[seriesKey]*series
 	closing []closingFlow
 }
@@ -113,6 +115,13 @@ func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 		t.flows[*k] = st
 	}
 	t.count(k, f)
+	if st.tcp.ended != flow.OutcomeUnknown {
+		// A straggler: it belongs to what has been told to have ended, and tells nobody that a connection was opened.
+		r := t.recorder.record(k, f, &st.tcp.ended)
+		r.Initiator = flow.InitiatorUnknown
+		t.emit(r)
+		return
+	}
 	if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
 		t.closing = append(t.closing, closingFlow{key: *k, flow: *f})
 		return
@@ -130,23 +139,29 @@ func (t *tracker) end() {
 			t.emit(t.recorder.record(&c.key, &c.flow, &c.outcome))
 		}
 	}
-	// Only now may the states go: the other direction asked for them.
 	for i := range t.closing {
-		if t.closing[i].outcome != flow.OutcomeUnknown {
-			delete(t.flows, t.closing[i].key)
-		}
+		t.conclude(&t.closing[i].key, t.closing[i].outcome)
 	}
 	for i := range t.closing {
 		if t.closing[i].outcome == flow.OutcomeUnknown {
 			continue
 		}
 		other := reverse(&t.closing[i].key)
-		if st, ok := t.flows[other]; ok {
-			t.endQuietly(other, st, t.closing[i].outcome)
+		if st, ok := t.flows[other]; ok && st.tcp.ended == flow.OutcomeUnknown {
+			t.tellEnd(&other, &st, t.closing[i].outcome)
+			t.conclude(&other, t.closing[i].outcome)
 		}
 	}
 	t.closing = t.closing[:0]
 	t.expire()
+}
+
+// conclude remembers how a connection ended, for its stragglers.
+func (t *tracker) conclude(k *network.NetworkFlowKey, o flow.Outcome) {
+	if st, ok := t.flows[*k]; ok {
+		st.tcp.ended = o
+		t.flows[*k] = st
+	}
 }
 
 // outcome tells how a TCP connection has ended, if it has.
@@ -166,17 +181,24 @@ func (t *tracker) expire() {
 		outcome flow.Outcome
 	}
 	var silent []ending // told first, then forgotten: the two directions ask for each other
+	t.live = 0
 	for k, st := range t.flows {
 		timeout := idle
 		if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
 			timeout = min(timeout, closingTimeout)
 		}
-		if now-st.lastNS >= int64(timeout) {
+		switch {
+		case now-st.lastNS >= int64(timeout):
 			silent = append(silent, ending{k, outcomeOfSilence(st.tcp, t.flows[reverse(&k)].tcp)})
+		case st.tcp.ended == flow.OutcomeUnknown:
+			t.live++
 		}
 	}
 	for _, e := range silent {
-		t.endQuietly(e.key, t.flows[e.key], e.outcome)
+		if st := t.flows[e.key]; st.tcp.ended == flow.OutcomeUnknown {
+			t.tellEnd(&e.key, &st, e.outcome)
+		}
+		delete(t.flows, e.key)
 	}
 	for k, s := range t.series {
 		if now-s.lastNS >= int64(seriesTimeout) {
@@ -185,10 +207,9 @@ func (t *tracker) expire() {
 	}
 }
 
-// endQuietly reports the end of a flow that did nothing in this interval.
-func (t *tracker) endQuietly(k network.NetworkFlowKey, st flowState, o flow.Outcome) {
-	delete(t.flows, k)
-	t.emit(t.recorder.record(&k, &network.NetworkFlow{
+// tellEnd reports the end of a flow that did nothing in this interval.
+func (t *tracker) tellEnd(k *network.NetworkFlowKey, st *flowState, o flow.Outcome) {
+	t.emit(t.recorder.record(k, &network.NetworkFlow{
 		FirstNs: uint64(st.lastNS), LastNs: uint64(st.lastNS), CgroupId: st.cgroupID, Pid: st.pid, Comm: st.comm,
 		TcpFlags: st.tcp.tcpFlags, Seen: st.tcp.seen, ClientIsn: st.tcp.clientISN, ServerIsn: st.tcp.serverISN,
 	}, &o))

@@ -143,9 +143,35 @@ func TestEndOfTCP(t *testing.T) {
 	}
 }
 
-func TestAnEndedFlowIsForgotten(t *testing.T) {
+// The last segment of a connection is sent again when its acknowledgement is lost: after its end was told.
+func TestStragglersBelongToTheirConnection(t *testing.T) {
+	const both = seenSYN | seenSYNACK | seenFromClient
 	b := newBook(nil)
-	b.interval(0, seen(tcpOut, network.NetworkFlow{TcpFlags: tcpFIN}), seen(tcpIn, network.NetworkFlow{TcpFlags: tcpFIN}))
+	b.interval(0, seen(tcpOut, network.NetworkFlow{TcpFlags: tcpFIN, Seen: both, ClientIsn: 1, ServerIsn: 2, Connections: 1, Retransmits: 1}),
+		seen(tcpIn, network.NetworkFlow{TcpFlags: tcpFIN}))
+	assert.Zero(t, b.live)
+
+	got := b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 1, TcpFlags: tcpFIN | ack, Retransmits: 2}))
+	require.Len(t, got, 1)
+	assert.True(t, got[0].Ended)
+	assert.Equal(t, flow.OutcomeClosed, got[0].Outcome)
+	assert.EqualValues(t, 1, got[0].Retransmits, "it was a retransmit")
+	assert.True(t, got[0].HasISNs)
+	assert.Equal(t, flow.InitiatorUnknown, got[0].Initiator, "no connection begins here")
+	assert.Zero(t, b.live)
+
+	got = b.interval(0, seen(tcpOut, network.NetworkFlow{Packets: 1, TcpFlags: syn, Seen: seenSYN | seenFromClient, ClientIsn: 9, Connections: 1}))
+	require.Len(t, got, 1)
+	assert.False(t, got[0].Ended, "another connection with the same ports")
+	assert.Equal(t, 1, b.live)
+}
+
+func TestAnEndedFlowIsForgotten(t *testing.T) {
+	long := uint64(monotonicNow() - int64(closingTimeout))
+	b := newBook(nil)
+	got := b.interval(0, seen(tcpOut, network.NetworkFlow{FirstNs: long, LastNs: long, TcpFlags: tcpFIN}),
+		seen(tcpIn, network.NetworkFlow{FirstNs: long, LastNs: long, TcpFlags: tcpFIN}))
+	assert.Len(t, got, 2, "its end is told once")
 	assert.Empty(t, b.flows)
 	assert.Empty(t, b.interval(0))
 }
