@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/stretchr/testify/assert"
@@ -458,31 +457,6 @@ func TestOrdinaryConnectionsDropNothing(t *testing.T) {
 		}
 		return x.Source == addressOf(sentinel)
 	}, func() uint64 { return 1 })
-}
-
-func TestReasonsAreNamed(t *testing.T) {
-	kernel, err := btf.LoadKernelSpec()
-	require.NoError(t, err)
-	names, err := readReasons(kernel)
-	testutil.Require(t, "drops", err == nil, "this kernel has no drop reasons")
-	assert.Contains(t, names, uint32(3), "the kernel's numbers begin low")
-	var found []string
-	for value := range names {
-		found = append(found, names.name(value))
-	}
-	assert.Subset(t, found, []string{"not_specified", "no_socket", "netfilter_drop", "socket_rcvbuff"})
-	assert.Equal(t, "65539", names.name(1<<16|3), "the reason of a module")
-}
-
-func TestTracepointArguments(t *testing.T) {
-	kernel, err := btf.LoadKernelSpec()
-	require.NoError(t, err)
-	_, err = tracepointArguments(kernel, "no_such_thing")
-	require.ErrorIs(t, err, btf.ErrNotFound)
-	assert.ErrorContains(t, err, "no tracepoint no_such_thing")
-	n, err := tracepointArguments(kernel, "sched_process_exit")
-	require.NoError(t, err)
-	assert.NotZero(t, n)
 }
 
 // What counting drops costs, by the kernel's own measure: a dropped datagram, and a connection that drops nothing.
