@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/orb8/orb8/bpf/network"
+	"github.com/orb8/orb8/internal/testutil"
 )
 
 // fragment4 makes a packet a fragment: offset in bytes, more says that others follow.
@@ -168,9 +169,7 @@ func TestBrokenTunnelsAreCountedByWhatIsOutside(t *testing.T) {
 
 // Whatever arrives, the program leaves it to whoever comes next and counts it: as a flow's, as unparsed, or as no IP.
 func FuzzPacket(f *testing.F) {
-	if os.Geteuid() != 0 {
-		f.Skip("loading BPF programs needs root")
-	}
+	testutil.Require(f, "bpf", os.Geteuid() == 0, "loading BPF programs needs root") // its seeds are tests
 	for _, frame := range [][]byte{
 		ethernet(0x0800, ipv4(17, nil, udp(10))...),
 		ethernet(0x0800, ipv4(6, []byte{1, 1, 1, 0}, tcp(0x02, 1, 3))...),
