@@ -240,11 +240,14 @@ func (r *networkReceiver) run(ctx context.Context) {
 				r.lookups.expire(r.addLookup)
 			}
 			r.flushEvents()
+			continue
 		case <-intervals.C:
-			r.report(false)
 		case <-r.pressure:
-			r.report(false)
 		}
+		r.report(false)
+		// The next interval is a whole one, however late this one ended: a packet on its way between two interfaces may
+		// cross the end of one interval, never of two.
+		intervals.Reset(r.cfg.Interval)
 	}
 }
 
