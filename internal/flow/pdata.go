@@ -234,6 +234,13 @@ func EventFrom(res pcommon.Resource, lr plog.LogRecord) (Event, error) {
 	return Event{Kind: kind, Record: r}, nil
 }
 
+// ReadIdentity reads the identity that a resource holds, or with PrefixSource or PrefixDestination a peer's from a record.
+func ReadIdentity(a pcommon.Map, prefix string) Identity {
+	var id Identity
+	readIdentity(&id, a, prefix)
+	return id
+}
+
 func readIdentity(id *Identity, a pcommon.Map, prefix string) {
 	set := func(dst *string, key string) {
 		if v := str(a, prefix+key); v != "" {

@@ -1,0 +1,78 @@
+package syscalls
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+//go:generate go run ./internal/gentable
+
+// Name returns the kernel's name for a call, or its number in decimal where it has none.
+func (c Call) Name() string {
+	if table := c.ABI.table(); c.Number >= 0 && int(c.Number) < len(table) && table[c.Number] != "" {
+		return table[c.Number]
+	}
+	return strconv.Itoa(int(c.Number))
+}
+
+// table returns the names by number. The calls of x32 are those of x86_64 with a bit set, which Call.Number leaves out; the few
+// that have numbers of their own stay numbers.
+func (a ABI) table() []string {
+	if a == X32 {
+		a = X86_64
+	}
+	if int(a) < len(names) {
+		return names[a]
+	}
+	return nil
+}
+
+// Names returns the names of an ABI's calls by their numbers; numbers that mean nothing are empty.
+func (a ABI) Names() []string { return a.table() }
+
+// ParseCall is the inverse of Call.Name.
+func ParseCall(abi ABI, name string) (Call, error) {
+	for number, n := range abi.table() {
+		if n == name && n != "" {
+			return Call{ABI: abi, Number: int32(number)}, nil
+		}
+	}
+	number, err := strconv.ParseInt(name, 10, 32)
+	if err != nil {
+		return Call{}, fmt.Errorf("system call %q: %s has none of that name; use a name such as openat, or a number", name, abi)
+	}
+	return Call{ABI: abi, Number: int32(number)}, nil
+}
+
+// Known tells whether any ABI has a call of that name.
+func Known(name string) bool {
+	for abi := range names {
+		for _, n := range names[abi] {
+			if n == name && n != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// qualified names a call among those of a node whose own ABI is native.
+func (c Call) qualified(native ABI) string {
+	if c.ABI == native {
+		return c.Name()
+	}
+	return c.ABI.String() + "/" + c.Name()
+}
+
+// parseQualified is the inverse of qualified.
+func parseQualified(native ABI, s string) (Call, error) {
+	if abi, name, other := strings.Cut(s, "/"); other {
+		a, err := ParseABI(abi)
+		if err != nil {
+			return Call{}, fmt.Errorf("system call %q: %w", s, err)
+		}
+		return ParseCall(a, name)
+	}
+	return ParseCall(native, s)
+}
