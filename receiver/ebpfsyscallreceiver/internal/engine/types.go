@@ -1,10 +1,4 @@
 // Package engine loads the programs that count system calls, attaches them, and reads what they counted.
-//
-//	New(Options) (*Engine, error)                                       loads and attaches
-//	(*Engine) Drain(func(cgroupID uint64, *syscalls.Count)) (Loss, error)  the exact counts since the last Drain
-//	(*Engine) ReadEvents(func(*Event)) error                            until Flush or Close
-//	(*Engine) Losses() (Loss, error), RingBufferUtilization() float64, LatencyError() error
-//	(*Engine) Detach() error, Flush() error, Close() error
 package engine
 
 import "github.com/orb8/orb8/internal/syscalls"
@@ -21,6 +15,11 @@ type Options struct {
 	SelfEvents bool
 	// Latency measures how long calls take and what they return, by a second program at their return.
 	Latency bool
+
+	// What tests make small: rows of counters, entries of the tables behind them, and cells of latencies. Zero is the default.
+	rows, overflow, cells uint32
+	// helpers has programs ask the kernel where they could read its types, as before Linux 5.12.
+	helpers bool
 }
 
 // Policy is which events there are of one system call.
