@@ -160,7 +160,7 @@ static __always_inline void read_text(struct text_event *t, const void *from)
 static __always_inline void read_bytes(struct text_event *t, const void *from, __u64 n)
 {
 	t->length = 0;
-	t->state = TEXT_UNREADABLE;
+	t->state = n ? TEXT_UNREADABLE : TEXT_WHOLE;
 	if (!n)
 		return;
 	// The verifier of Linux 6.1 wants to see 1 to MAX_TEXT of 64 bits.

@@ -33,8 +33,9 @@ func encodePolicies(policy func(syscalls.Call) Policy) ([]uint32, error) {
 			if policy != nil {
 				p = policy(call)
 			}
-			if p.Sampling > maxSampling || p.Text > maxText {
-				return nil, fmt.Errorf("policy of %s: sampling %d and parameter %d: use at most %d and %d", call.Name(), p.Sampling, p.Text, maxSampling, maxText)
+			if last := int(p.Text); p.Sampling > maxSampling || last > maxText || p.Bytes && last == maxText {
+				return nil, fmt.Errorf("policy of %s: sampling %d, parameter %d: use at most 1 in %d, of %d parameters, of which the last holds no pointer to bytes",
+					call.Name(), p.Sampling, p.Text, maxSampling, maxText)
 			}
 			e := p.Sampling | uint32(p.Text)<<24
 			if p.Bytes {
