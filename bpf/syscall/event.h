@@ -150,9 +150,9 @@ static __always_inline void read_text(struct text_event *t, const void *from)
 	t->length = 0;
 	t->state = TEXT_UNREADABLE;
 	long n = bpf_probe_read_user_str(t->text, MAX_TEXT, from);
-	if (n <= 0)
+	if (n < 0)
 		return;
-	t->length = n - 1;
+	t->length = n ? n - 1 : 0; // Linux 6.1 says 0 for an empty string, later ones count its NUL
 	// Where the NUL is, a cut string goes on.
 	t->state = n == MAX_TEXT && !bpf_probe_read_user(&next, 1, from + n - 1) && next ? TEXT_CUT : TEXT_WHOLE;
 }

@@ -3,10 +3,11 @@ package engine
 import (
 	"fmt"
 	"os"
-	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -35,6 +36,36 @@ func TestASleepTakesItsTime(t *testing.T) {
 	assert.Less(t, n.Latency.Sum, time.Second)
 }
 
+// Of a single call the sum is its time, and so says which bucket it belongs to.
+func TestEachTimeHasItsBucket(t *testing.T) {
+	e := newEngine(t, Options{Latency: true})
+	g := newGroup(t)
+	g.enter(t)
+	times := []time.Duration{0, time.Microsecond, 200 * time.Microsecond, 600 * time.Microsecond, 2 * time.Millisecond, 5 * time.Millisecond,
+		20 * time.Millisecond, 40 * time.Millisecond}
+	for _, long := range times {
+		require.NoError(t, sleep(long))
+		n := drained(t, e).of(g, unix.SYS_PPOLL)
+		require.EqualValues(t, 1, n.Latency.Calls())
+		assert.GreaterOrEqual(t, n.Latency.Sum, long)
+		for i, calls := range n.Latency.Buckets {
+			in := n.Latency.Sum <= syscalls.Bound(i) && (i == 0 || n.Latency.Sum > syscalls.Bound(i-1))
+			assert.Equal(t, in, calls == 1, "bucket %d for %v", i, n.Latency.Sum)
+		}
+	}
+}
+
+// sleep makes one call of ppoll, which no signal ends: the runtime sends some.
+func sleep(long time.Duration) error {
+	all := ^uint64(0)
+	ts := unix.NsecToTimespec(int64(long))
+	_, _, errno := unix.Syscall6(unix.SYS_PPOLL, 0, 0, uintptr(unsafe.Pointer(&ts)), uintptr(unsafe.Pointer(&all)), unsafe.Sizeof(all), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 // Two processes take turns on one CPU, one of them in the middle of its call.
 func TestCallsThatOverlapOnOneCPU(t *testing.T) {
 	const calls, ms = 200_000, 200
@@ -57,9 +88,11 @@ func TestErrorsAreCountedByName(t *testing.T) {
 			opts.Latency = true
 			e := newEngine(t, opts)
 			g := newGroup(t)
+			g.run(t, "missing:0")
+			others := drained(t, e).of(g, unix.SYS_OPENAT).Errors["ENOENT"] // by the runtime
 			g.run(t, "missing:1000,badfd:300,missing:7")
 			n := drained(t, e).of(g, unix.SYS_OPENAT)
-			assert.EqualValues(t, 1007, n.Errors["ENOENT"], "%v", n.Errors)
+			assert.Equal(t, 1007+others, n.Errors["ENOENT"], "%v", n.Errors)
 			assert.EqualValues(t, 300, n.Errors["EBADF"], "%v", n.Errors)
 			assert.Equal(t, n.Calls, n.Latency.Calls())
 			assert.Less(t, n.ErrorCount(), n.Calls, "the process has opened other files too")
@@ -70,28 +103,64 @@ func TestErrorsAreCountedByName(t *testing.T) {
 // A call that was under way when the programs were attached is in no distribution; one that does not return is neither.
 func TestCallsThatWereNotSeenWhole(t *testing.T) {
 	g := newGroup(t)
-	before := g.start(t, "sleep:500")
-	require.Eventually(t, func() bool {
-		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", before.Process.Pid))
-		for _, path := range threads {
-			in, _ := os.ReadFile(path)
-			// A runtime that has nothing to do sleeps elsewhere.
-			if strings.HasPrefix(string(in), fmt.Sprintf("%d ", unix.SYS_NANOSLEEP)) && strings.Contains(path, fmt.Sprintf("task/%d/", before.Process.Pid)) {
-				return true
-			}
-		}
-		return false
-	}, patience, tick)
+	before := g.command(t, "/proc/self/exe", envCalls+"=read:1")
+	stdin, err := before.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, before.Start())
+	waitFor(t, fmt.Sprintf("/proc/%d/syscall", before.Process.Pid), unix.SYS_READ)
 	e := newEngine(t, Options{Latency: true})
+	_, err = stdin.Write([]byte{1})
+	require.NoError(t, err)
 	require.NoError(t, before.Wait())
 	c := drained(t, e)
-	if n := c.of(g, unix.SYS_NANOSLEEP); n.Latency != nil {
-		assert.Less(t, n.Latency.Sum, 500*time.Millisecond)
-		assert.Equal(t, n.Calls, n.Latency.Calls())
-	}
+	assert.Empty(t, c.of(g, unix.SYS_READ))
 	end := c.of(g, unix.SYS_EXIT_GROUP)
 	assert.EqualValues(t, 1, end.Calls)
 	assert.Zero(t, end.Latency.Calls())
+}
+
+// waitFor waits until a thread, by its file in /proc, is in a call.
+func waitFor(t *testing.T, file string, number int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		text, _ := os.ReadFile(file)
+		return strings.HasPrefix(string(text), fmt.Sprintf("%d ", number))
+	}, patience, tick)
+}
+
+// What seccomp refuses returns without ever having been entered, as the tracepoints have it.
+func TestCallsThatSeccompRefuses(t *testing.T) {
+	e := newEngine(t, Options{Latency: true})
+	g := newGroup(t)
+	g.enter(t)
+	ended := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends here, and the filter with it
+		err := refuse(unused)
+		call(unused2, 1)
+		call(unused, 5)
+		ended <- err
+	}()
+	require.NoError(t, <-ended)
+	c := drained(t, e)
+	assert.EqualValues(t, 1, c.of(g, unused2).Calls)
+	assert.EqualValues(t, 1, c.of(g, unused2).Latency.Calls())
+	assert.Empty(t, c.of(g, unused))
+}
+
+// refuse has the kernel refuse a call to this thread.
+func refuse(number uint32) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: number, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0)
 }
 
 // A call is measured in the interval in which it returns, in the cgroup that made it.
@@ -99,7 +168,8 @@ func TestACallThatOutlivesItsInterval(t *testing.T) {
 	e := newEngine(t, Options{Latency: true})
 	from, to := newGroup(t), newGroup(t)
 	from.enter(t)
-	first := drainedWhile(t, e, 300*time.Millisecond, func() { require.NoError(t, move(to.dir)) })
+	const long = time.Second
+	first := drainedWhile(t, e, long, func() { require.NoError(t, move(to.dir)) })
 	assert.EqualValues(t, 1, first.of(from, unix.SYS_PPOLL).Calls)
 	assert.Zero(t, first.of(from, unix.SYS_PPOLL).Latency.Calls())
 	second := drained(t, e)
@@ -107,7 +177,7 @@ func TestACallThatOutlivesItsInterval(t *testing.T) {
 	assert.Zero(t, n.Calls)
 	require.NotNil(t, n.Latency)
 	assert.EqualValues(t, 1, n.Latency.Calls())
-	assert.GreaterOrEqual(t, n.Latency.Sum, 300*time.Millisecond)
+	assert.GreaterOrEqual(t, n.Latency.Sum, long)
 	assert.Empty(t, second.of(to, unix.SYS_PPOLL))
 }
 
@@ -116,16 +186,12 @@ func drainedWhile(t *testing.T, e *Engine, long time.Duration, then func()) coun
 	t.Helper()
 	tid, ended := make(chan int), make(chan error)
 	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		tid <- unix.Gettid()
-		ts := unix.NsecToTimespec(int64(long))
-		_, err := unix.Ppoll(nil, &ts, nil)
-		ended <- err
+		ended <- sleep(long)
 	}()
-	in := fmt.Sprintf("/proc/self/task/%d/syscall", <-tid)
-	require.Eventually(t, func() bool {
-		text, _ := os.ReadFile(in)
-		return strings.HasPrefix(string(text), fmt.Sprintf("%d ", unix.SYS_PPOLL))
-	}, patience, tick)
+	waitFor(t, fmt.Sprintf("/proc/self/task/%d/syscall", <-tid), unix.SYS_PPOLL)
 	c := drained(t, e)
 	then()
 	require.NoError(t, <-ended)

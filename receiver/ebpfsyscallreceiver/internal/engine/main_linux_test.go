@@ -60,6 +60,13 @@ func makeCalls(list string) {
 			open(unix.AT_FDCWD, "/there is no such file", n)
 		case "badfd": // EBADF
 			open(-1, "relative", n)
+		case "read": // from standard input, a byte at a time
+			var b [1]byte
+			for range n {
+				if _, err := unix.Read(0, b[:]); err != nil {
+					panic(err)
+				}
+			}
 		case "sleep": // milliseconds, once
 			ts := unix.NsecToTimespec(int64(n) * int64(time.Millisecond))
 			_ = unix.Nanosleep(&ts, nil)
