@@ -68,8 +68,9 @@ func makeCalls(list string) {
 				}
 			}
 		case "sleep": // milliseconds, once
-			ts := unix.NsecToTimespec(int64(n) * int64(time.Millisecond))
-			_ = unix.Nanosleep(&ts, nil)
+			if err := sleep(time.Duration(n) * time.Millisecond); err != nil {
+				panic(err)
+			}
 		default:
 			number, err := strconv.Atoi(what)
 			if err != nil {
@@ -78,6 +79,17 @@ func makeCalls(list string) {
 			call(number, n)
 		}
 	}
+}
+
+// sleep makes one call of ppoll, which no signal ends: the runtime sends some.
+func sleep(long time.Duration) error {
+	all := ^uint64(0)
+	ts := unix.NsecToTimespec(int64(long))
+	_, _, errno := unix.Syscall6(unix.SYS_PPOLL, 0, 0, uintptr(unsafe.Pointer(&ts)), uintptr(unsafe.Pointer(&all)), unsafe.Sizeof(all), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 func call(number, times int) {
