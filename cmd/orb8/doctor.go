@@ -12,7 +12,7 @@ import (
 
 func newDoctorCommand() *cobra.Command {
 	output := outputTable
-	opts := preflight.Options{Mode: preflight.ModeAuto}
+	opts := preflight.Options{Mode: preflight.ModeAuto, Syscalls: true}
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check whether a collector can observe this host",

@@ -44,7 +44,7 @@ func missingCapabilities(have uint64, mode string, kernel version) []string {
 	need("CAP_BPF", unix.CAP_BPF, admin)
 	need("CAP_PERFMON", unix.CAP_PERFMON, admin)
 	// To the bpf system call CAP_SYS_ADMIN is as good, but not to netlink, which makes the qdiscs.
-	need("CAP_NET_ADMIN", unix.CAP_NET_ADMIN, admin && mode != ModeTC)
+	need("CAP_NET_ADMIN", unix.CAP_NET_ADMIN, admin && mode != ModeTC || mode == modeSyscalls)
 	// Until then BPF memory was charged to RLIMIT_MEMLOCK, which is too low for maps and must be raised.
 	need("CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE, kernel >= memoryCgroups)
 	return missing

@@ -47,6 +47,9 @@ const (
 	ModeAuto   = "auto"
 	ModeCgroup = "cgroup"
 	ModeTC     = "tc"
+
+	// modeSyscalls is to watch no packets but system calls.
+	modeSyscalls = "syscalls"
 )
 
 // Options says what orb8 is going to do.
@@ -55,6 +58,8 @@ type Options struct {
 	CgroupPath string
 	// Mode is where packets are watched: ModeCgroup, ModeTC, or ModeAuto, which is also what empty means.
 	Mode string
+	// Syscalls asks also whether system calls can be counted. That they cannot is a warning: packets can.
+	Syscalls bool
 }
 
 // Err returns nil if no check has failed, or else one line that names all that have and what to do about them.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 
 	"github.com/orb8/orb8/internal/cgroup"
@@ -16,23 +17,29 @@ import (
 
 // Run checks the kernel, the capabilities of this process, BTF, the cgroup v2 mount, and that BPF can be used. It
 // changes nothing: what it loads to try is unloaded at once. Checks that ctx leaves no time for have failed.
-func Run(ctx context.Context, opts Options) []Check {
-	h := host{
-		root:      "/",
-		findMount: cgroup.FindMount,
-		haveMap:   features.HaveMapType,
-		haveProg:  features.HaveProgramType,
+func Run(ctx context.Context, opts Options) []Check { return thisHost().run(ctx, opts) }
+
+// RunSyscalls checks what counting system calls needs, as Run does for packets.
+func RunSyscalls(ctx context.Context) []Check { return thisHost().runSyscalls(ctx) }
+
+func thisHost() host {
+	return host{
+		root:           "/",
+		findMount:      cgroup.FindMount,
+		haveMap:        features.HaveMapType,
+		haveProg:       features.HaveProgramType,
+		haveTracepoint: haveTracepoint,
 	}
-	return h.run(ctx, opts)
 }
 
 // host is what the checks look at.
 type host struct {
 	// root is where proc and sys are.
-	root      string
-	findMount func(path string) (cgroup.Mount, error)
-	haveMap   func(ebpf.MapType) error
-	haveProg  func(ebpf.ProgramType) error
+	root           string
+	findMount      func(path string) (cgroup.Mount, error)
+	haveMap        func(ebpf.MapType) error
+	haveProg       func(ebpf.ProgramType) error
+	haveTracepoint func(name string) error
 }
 
 func (h host) run(ctx context.Context, opts Options) []Check {
@@ -40,13 +47,43 @@ func (h host) run(ctx context.Context, opts Options) []Check {
 	caps := h.capabilities(opts.Mode, v)
 	mount, program := h.cgroup(opts)
 	checks := []Check{kernel, caps, h.btf(), mount}
-	switch {
-	case Err(checks[:3]) != nil:
-		return append(checks, Check{Name: "bpf", Status: Warn, Detail: "not tried", Fix: "see above"})
-	case ctx.Err() != nil:
-		return append(checks, Check{Name: "bpf", Status: Fail, Detail: "not tried: " + ctx.Err().Error(), Fix: "try again"})
+	bpf, tried := h.try(ctx, "bpf", checks[:3])
+	if tried {
+		bpf = h.bpf(bpf.Name, program, "CONFIG_CGROUP_BPF and CONFIG_NET_CLS_BPF")
 	}
-	return append(checks, h.bpf(program))
+	checks = append(checks, bpf)
+	if !opts.Syscalls {
+		return checks
+	}
+	calls, tried := h.try(ctx, "syscalls", checks[:3])
+	if tried {
+		calls = h.syscalls(calls.Name)
+	}
+	if calls.Status == Fail {
+		calls.Status, calls.Fix = Warn, calls.Fix+"; until then system calls are not counted"
+	}
+	return append(checks, calls)
+}
+
+func (h host) runSyscalls(ctx context.Context) []Check {
+	kernel, v := h.kernel()
+	checks := []Check{kernel, h.capabilities(modeSyscalls, v), h.btf()}
+	calls, tried := h.try(ctx, "syscalls", checks)
+	if tried {
+		calls = h.syscalls(calls.Name)
+	}
+	return append(checks, calls)
+}
+
+// try tells whether it is worth to try something out: there is time, and what must be there before is. If not, the check says so.
+func (h host) try(ctx context.Context, name string, before []Check) (Check, bool) {
+	switch {
+	case Err(before) != nil:
+		return Check{Name: name, Status: Warn, Detail: "not tried", Fix: "see above"}, false
+	case ctx.Err() != nil:
+		return Check{Name: name, Status: Fail, Detail: "not tried: " + ctx.Err().Error(), Fix: "try again"}, false
+	}
+	return Check{Name: name}, true
 }
 
 func (h host) kernel() (Check, version) {
@@ -108,7 +145,33 @@ func (h host) cgroup(opts Options) (Check, ebpf.ProgramType) {
 	return c, ebpf.CGroupSKB
 }
 
-func (h host) bpf(program ebpf.ProgramType) Check {
+// syscalls checks for the raw tracepoint at which calls are counted.
+func (h host) syscalls(name string) Check {
+	c := h.bpf(name, ebpf.RawTracepoint, "CONFIG_BPF_EVENTS")
+	if c.Status != OK {
+		return c
+	}
+	if err := h.haveTracepoint("sys_enter"); err != nil {
+		c.Status, c.Detail, c.Fix = Fail, err.Error(), "use a kernel built with CONFIG_FTRACE_SYSCALLS=y"
+	}
+	return c
+}
+
+// haveTracepoint looks in the BTF, which has a type for the program of each tracepoint.
+func haveTracepoint(name string) error {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("cannot read the kernel's types: %w", err)
+	}
+	var program *btf.Typedef
+	if err := spec.TypeByName("btf_trace_"+name, &program); err != nil {
+		return fmt.Errorf("this kernel has no tracepoint %s: %w", name, err)
+	}
+	return nil
+}
+
+// bpf tries out a ring buffer and a type of program, for which the kernel must have been built with config.
+func (h host) bpf(name string, program ebpf.ProgramType, config string) Check {
 	for _, try := range []struct {
 		what string
 		err  error
@@ -116,13 +179,13 @@ func (h host) bpf(program ebpf.ProgramType) Check {
 		{"a ring buffer map", h.haveMap(ebpf.RingBuf)},
 		{"a " + program.String() + " program", h.haveProg(program)},
 	} {
-		c := Check{Name: "bpf", Status: Fail}
+		c := Check{Name: name, Status: Fail}
 		switch {
 		case try.err == nil:
 			continue
 		case errors.Is(try.err, ebpf.ErrNotSupported):
 			c.Detail = "this kernel does not support " + try.what
-			c.Fix = "use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and CONFIG_NET_CLS_BPF"
+			c.Fix = "use a kernel built with CONFIG_BPF_SYSCALL, " + config
 		case errors.Is(try.err, os.ErrPermission):
 			c.Detail = "the capabilities are there, yet loading " + try.what + " is not permitted"
 			c.Fix = "allow the bpf system call: seccomp profile, security module, lockdown or a user namespace forbid it"
@@ -132,7 +195,7 @@ func (h host) bpf(program ebpf.ProgramType) Check {
 		}
 		return c
 	}
-	return Check{Name: "bpf", Detail: "a ring buffer map and a " + program.String() + " program were loaded"}
+	return Check{Name: name, Detail: "a ring buffer map and a " + program.String() + " program were loaded"}
 }
 
 func (h host) read(path string) (string, error) {

@@ -23,6 +23,8 @@ func testHost(name string) host {
 		findMount: func(string) (cgroup.Mount, error) { return cgroup.Mount{Path: "/sys/fs/cgroup"}, nil },
 		haveMap:   func(ebpf.MapType) error { return nil },
 		haveProg:  func(ebpf.ProgramType) error { return nil },
+
+		haveTracepoint: func(string) error { return nil },
 	}
 }
 
@@ -92,8 +94,8 @@ func TestRun(t *testing.T) {
 			want: []Check{
 				{
 					Name: "kernel",
-					Detail: "Linux 5.10.0-28-amd64; later ones bring process names (5.11), drops (5.17), cheaper packets (6.2), " +
-						"tcx instead of clsact (6.6), the receiver of a dropped packet (6.11)",
+					Detail: "Linux 5.10.0-28-amd64; later ones bring process names (5.11), cheaper system calls (5.12), " +
+						"latency of system calls (5.13), drops (5.17), cheaper packets (6.2), tcx instead of clsact (6.6), the receiver of a dropped packet (6.11)",
 				},
 				{
 					Name: "capabilities", Status: Fail,
@@ -189,6 +191,68 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func TestRunSyscalls(t *testing.T) {
+	well := Check{Name: "syscalls", Detail: "a ring buffer map and a RawTracepoint program were loaded"}
+	for name, tt := range map[string]struct {
+		host   string
+		change func(*host)
+		want   Check // the last one
+		all    string
+	}{
+		"all is well": {host: "root", want: well},
+		"the two capabilities are enough, and CAP_NET_ADMIN none of them": {host: "user", want: Check{
+			Name: "syscalls", Status: Warn, Detail: "not tried", Fix: "see above",
+		}, all: "orb8 cannot collect on this host: capabilities: this process lacks CAP_BPF, CAP_PERFMON; " +
+			"run as root, or grant: CAP_BPF, CAP_PERFMON"},
+		"cgroups do not matter": {host: "root", change: func(h *host) {
+			h.findMount = func(string) (cgroup.Mount, error) { return cgroup.Mount{}, errors.New("none") }
+		}, want: well},
+		"no raw tracepoints": {
+			host: "root", change: func(h *host) { h.haveProg = func(ebpf.ProgramType) error { return ebpf.ErrNotSupported } },
+			want: Check{
+				Name: "syscalls", Status: Fail, Detail: "this kernel does not support a RawTracepoint program",
+				Fix: "use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_BPF_EVENTS",
+			},
+			all: "orb8 cannot collect on this host: syscalls: this kernel does not support a RawTracepoint program; " +
+				"use a kernel built with CONFIG_BPF_SYSCALL, CONFIG_BPF_EVENTS",
+		},
+		"no tracepoint of system calls": {
+			host: "root", change: func(h *host) {
+				h.haveTracepoint = func(name string) error { return errors.New("this kernel has no tracepoint " + name) }
+			},
+			want: Check{
+				Name: "syscalls", Status: Fail, Detail: "this kernel has no tracepoint sys_enter",
+				Fix: "use a kernel built with CONFIG_FTRACE_SYSCALLS=y",
+			},
+			all: "orb8 cannot collect on this host: syscalls: this kernel has no tracepoint sys_enter; " +
+				"use a kernel built with CONFIG_FTRACE_SYSCALLS=y",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := testHost(tt.host)
+			if tt.change != nil {
+				tt.change(&h)
+			}
+			checks := h.runSyscalls(t.Context())
+			require.Len(t, checks, 4)
+			assert.Equal(t, tt.want, checks[3])
+			if err := Err(checks); tt.all != "" {
+				assert.EqualError(t, err, tt.all)
+			} else {
+				assert.NoError(t, err)
+			}
+
+			// Who watches packets too is warned.
+			checks = h.run(t.Context(), Options{Syscalls: true})
+			require.Len(t, checks, 6)
+			if tt.want.Status == Fail {
+				tt.want.Status, tt.want.Fix = Warn, tt.want.Fix+"; until then system calls are not counted"
+			}
+			assert.Equal(t, tt.want, checks[5])
+		})
+	}
+}
+
 func TestRunPassesThePathOn(t *testing.T) {
 	h := testHost("root")
 	var got string
@@ -217,6 +281,8 @@ func TestRunHere(t *testing.T) {
 	require.Len(t, checks, 5)
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "only root can load BPF programs")
 	assert.NoError(t, Err(checks))
+	assert.NoError(t, Err(RunSyscalls(t.Context())))
+	assert.Error(t, haveTracepoint("no_such_tracepoint"))
 }
 
 func TestMissingCapabilities(t *testing.T) {
@@ -241,6 +307,7 @@ func TestMissingCapabilities(t *testing.T) {
 		{name: "no CAP_NET_ADMIN", have: bpf | perfmon, kernel: tcx, want: []string{"CAP_NET_ADMIN"}},
 		{name: "CAP_SYS_ADMIN instead", have: sysAdmin, kernel: tcx},
 		{name: "CAP_SYS_ADMIN makes no qdiscs", have: sysAdmin, mode: ModeTC, kernel: tcx, want: []string{"CAP_NET_ADMIN"}},
+		{name: "system calls", have: bpf | perfmon, mode: modeSyscalls, kernel: tcx},
 		{name: "5.11", have: sysAdmin, kernel: memoryCgroups},
 		{name: "5.10", have: sysAdmin, kernel: memoryCgroups - 1, want: []string{"CAP_SYS_RESOURCE"}},
 		{name: "5.10 with it", have: sysAdmin | resource, kernel: memoryCgroups - 1},

@@ -12,6 +12,8 @@ type version uint32
 const (
 	oldest        version = 5<<16 + 10
 	memoryCgroups version = 5<<16 + 11
+	atomics       version = 5<<16 + 12
+	taskStorage   version = 5<<16 + 13
 	dropReasons   version = 5<<16 + 17
 	kernelTypes   version = 6<<16 + 2
 	tcx           version = 6<<16 + 6
@@ -27,6 +29,8 @@ func (v version) missing() string {
 		name  string
 	}{
 		{memoryCgroups, "process names"},
+		{atomics, "cheaper system calls"},
+		{taskStorage, "latency of system calls"},
 		{dropReasons, "drops"},
 		{kernelTypes, "cheaper packets"},
 		{tcx, "tcx instead of clsact"},
