@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumertest"
@@ -100,7 +101,7 @@ func kernelConfig(t testing.TB) *Config {
 	return cfg
 }
 
-func inner(r receiver.Logs) *syscallReceiver {
+func inner(r component.Component) *syscallReceiver {
 	return r.(*sharedcomponent.Component[*syscallReceiver]).Inner
 }
 

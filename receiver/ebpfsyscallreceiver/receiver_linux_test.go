@@ -75,6 +75,8 @@ func TestOwnCallsAreCountedAndNotTold(t *testing.T) {
 			cfg := kernelConfig(t)
 			cfg.SelfEvents = self
 			cfg.Events.Sampling = map[string]uint32{"getpgid": 1}
+			cfg.Events.Always = []string{"getpgid"}
+			require.NoError(t, cfg.Validate())
 			sink := &consumertest.LogsSink{}
 			r := startLogs(t, cfg, sink)
 			for range 50 {
@@ -286,6 +288,33 @@ func TestThinningIsOfTheLastInterval(t *testing.T) {
 		r.setLoss(engine.Loss{Thinned: tt.thinned})
 		assert.Equal(t, tt.want, r.thinning)
 	}
+}
+
+func TestLatencyThatTheHostDoesNotAllowIsNotMeasured(t *testing.T) {
+	cfg := createDefaultConfig().(*Config)
+	r, err := newSyscallReceiver(receivertest.NewNopSettings(metadata.Type), cfg)
+	require.NoError(t, err)
+	assert.False(t, r.measuresLatency(), "not asked for")
+	cfg.Latency = true
+	assert.True(t, r.measuresLatency())
+	r.unavailable["latency"] = "needs another kernel"
+	assert.False(t, r.measuresLatency())
+}
+
+func TestEventsThatNobodyTakesAreNotMade(t *testing.T) {
+	cfg := kernelConfig(t)
+	r, err := NewFactory().CreateMetrics(t.Context(), receivertest.NewNopSettings(metadata.Type), cfg, consumertest.NewNop())
+	require.NoError(t, err)
+	require.NoError(t, r.Start(t.Context(), componenttest.NewNopHost()))
+	g := newGroup(t)
+	g.run(t, "getppid:100,openat:100")
+	require.NoError(t, r.Shutdown(t.Context()))
+	sr := inner(r)
+	assert.Zero(t, sr.events.records)
+	calls := sr.series.cgroups[g.id].calls
+	getppid, err := syscalls.ParseCall(nativeABI(), "getppid")
+	require.NoError(t, err)
+	assert.EqualValues(t, 100, calls[getppid].calls)
 }
 
 // statusHost keeps the statuses that are reported to it.

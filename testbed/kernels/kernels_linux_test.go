@@ -38,6 +38,7 @@ var programs = []struct {
 	{"engine.test", "receiver/ebpfnetworkreceiver/internal/engine", []string{"-test.v", "-test.timeout=8m"}},
 	{"syscalls.test", "receiver/ebpfsyscallreceiver/internal/engine", []string{"-test.v", "-test.timeout=8m"}},
 	{"receiver.test", "receiver/ebpfnetworkreceiver", []string{"-test.v", "-test.timeout=8m"}},
+	{"syscall-receiver.test", "receiver/ebpfsyscallreceiver", []string{"-test.v", "-test.timeout=8m"}},
 }
 
 // TestKernels boots every kernel in the cache; Debian's current one when there is none.
