@@ -1,6 +1,9 @@
 package syscallanomalyprocessor
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -242,4 +245,25 @@ func TestABreakoutIsTold(t *testing.T) {
 	assert.Empty(t, h.counts(cart("b-new"), map[string]uint64{"unshare": 1, "mount": 1, "setns": 1, "ptrace": 1, "openat": 1}))
 	assert.EqualValues(t, 1, h.metric("anomalies", "rule", "mount", "severity", "warning"))
 	assert.Empty(t, h.event(map[string]any{flow.AttrUnit: "x.service"}, "x read fd=1"), "a workload in its first minute")
+}
+
+// TestDocumentation: the guide lists every rule and exception, and its example works.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/anomalies.md")
+	require.NoError(t, err)
+	file, err := parseRuleFile(builtinRules)
+	require.NoError(t, err)
+	for _, r := range file.Rules {
+		assert.Contains(t, string(text), "`"+r.Name+"`")
+	}
+	for _, e := range file.Exceptions {
+		assert.Contains(t, string(text), "| `"+e.Name+"` |")
+	}
+	_, example, _ := strings.Cut(string(text), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(example), 0o600))
+	rules, err := (&RulesConfig{Files: []string{path}}).load()
+	require.NoError(t, err)
+	assert.Equal(t, "shell_after_upload", rules.rules[len(rules.rules)-1].Name)
 }
