@@ -134,7 +134,7 @@ func TestConfigErrors(t *testing.T) {
 		{after(func(a *After) { a.Same = "pod" }), `rule "mine": after.same: "pod" is not one; use process or container`},
 		{after(func(a *After) { a.Condition = "1" }), `rule "mine": after.condition: "1": `},
 		{exception(Exception{Host: true}), "exception without a name: name it, to find it again"},
-		{exception(Exception{Name: "e"}), `exception "e": says not whose calls it is for; give workloads, namespaces, `},
+		{exception(Exception{Name: "e"}), `exception "e": says not whose calls it is for, or which; give syscalls, workloads, `},
 		{exception(Exception{Name: "e", Host: true, Syscalls: []string{"x"}}), `exception "e": syscalls: "x" is no system call; use names such as openat`},
 		{exception(Exception{Name: "e", Condition: "("}), `exception "e": condition: "(": `},
 		{exception(Exception{Name: "e", Host: true, Rules: []string{"mounts"}}), `exception "e": rules: no rule fits "mounts"; use names or patterns of rules that are on or in rules.disable`},

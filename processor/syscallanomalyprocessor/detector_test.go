@@ -45,6 +45,10 @@ func TestNewCallsAreToldAfterLearning(t *testing.T) {
 	assert.Equal(t, "/tmp/x", found[0].Evidence.Arguments[0].Value)
 	assert.Empty(t, h.counts(cart("a"), map[string]uint64{"openat": 1}), "it was told by its event")
 	assert.EqualValues(t, 3, h.metric("anomalies", "rule", "never_seen_call", "severity", "info"))
+
+	assert.Empty(t, h.event(cart("a"), "app exit_group status=0"), "an end is no news")
+	assert.Empty(t, h.counts(cart("a"), map[string]uint64{"exit_group": 1, "rt_sigreturn": 1}))
+	assert.EqualValues(t, 2, h.metric("suppressed", "rule", "never_seen_call", "reason", "exception"))
 }
 
 func TestLearningNeedsTimeAndIntervals(t *testing.T) {
@@ -302,6 +306,7 @@ func TestExceptions(t *testing.T) {
 		"another call":      {Exception{Syscalls: []string{"umount2"}, Processes: []string{"mounter"}}, false},
 		"condition":         {Exception{Condition: `attributes["orb8.syscall.arguments"]["source"] == "proc"`}, true},
 		"another condition": {Exception{Condition: `attributes["orb8.syscall.arguments"]["source"] == "sys"`}, false},
+		"call of anybody":   {Exception{Syscalls: []string{"mount"}}, true},
 		"all of it":         {Exception{Namespaces: []string{"shop"}, Processes: []string{"runc"}}, false},
 		"another rule":      {Exception{Rules: []string{"unm*"}, Namespaces: []string{"shop"}}, false},
 		"the rule":          {Exception{Rules: []string{"m*t"}, Namespaces: []string{"shop"}}, true},

@@ -271,9 +271,9 @@ func (e *Exception) validate() error {
 	if err := knownCalls(e.Syscalls); err != nil {
 		return fmt.Errorf("exception %q: syscalls: %w", e.Name, err)
 	}
-	if !e.Host && e.Condition == "" && len(e.Workloads)+len(e.Namespaces)+len(e.Containers)+len(e.Images)+len(e.Units)+len(e.Cgroups)+len(e.Processes) == 0 {
-		return fmt.Errorf("exception %q: says not whose calls it is for; give workloads, namespaces, containers, images, units, cgroups, "+
-			"processes, host or condition, or disable the rule", e.Name)
+	if !e.Host && e.Condition == "" && len(e.Syscalls)+len(e.Workloads)+len(e.Namespaces)+len(e.Containers)+len(e.Images)+len(e.Units)+len(e.Cgroups)+len(e.Processes) == 0 {
+		return fmt.Errorf("exception %q: says not whose calls it is for, or which; give syscalls, workloads, namespaces, containers, images, units, "+
+			"cgroups, processes, host or condition, or disable the rule", e.Name)
 	}
 	return nil
 }
