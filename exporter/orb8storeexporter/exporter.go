@@ -3,6 +3,7 @@ package orb8storeexporter
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -13,9 +14,11 @@ import (
 	"github.com/orb8/orb8/extension/orb8storageextension"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
 )
 
-// maxBatch bounds the memory that decoded records take on their way to the store: a record takes about 0.5 KiB.
+// maxBatch bounds the memory that decoded records take on their way to the store: a record takes about 0.5 KiB, and so do two
+// counts of a call whose latency is told.
 const maxBatch = 512
 
 type storeExporter struct {
@@ -62,10 +65,15 @@ func (e *storeExporter) consume(ctx context.Context, logs plog.Logs) error {
 
 // batch is the decoding of one batch of logs.
 type batch struct {
-	writer  storage.Writer
-	flows   []flow.Record
-	events  []flow.Event
-	lookups []flow.Lookup
+	writer    storage.Writer
+	flows     []flow.Record
+	events    []flow.Event
+	lookups   []flow.Lookup
+	counts    []syscalls.Counts
+	calls     []syscalls.Event
+	anomalies []syscalls.Anomaly
+	// size is how much of maxBatch they take.
+	size int
 
 	ignored, malformed int64
 	// first is what is wrong with the first malformed record.
@@ -87,28 +95,33 @@ func (b *batch) logs(ctx context.Context, logs plog.Logs) error {
 
 func (b *batch) add(ctx context.Context, resource pcommon.Resource, record plog.LogRecord) error {
 	var err error
+	b.size++
 	switch record.EventName() {
 	case flow.EventNameFlow:
-		var r flow.Record
-		if r, err = flow.RecordFrom(resource, record); err == nil {
-			b.flows = append(b.flows, r)
-		}
+		b.flows, err = decode(b.flows, resource, record, flow.RecordFrom)
 	case flow.EventNameEvent:
-		var event flow.Event
-		if event, err = flow.EventFrom(resource, record); err == nil {
-			b.events = append(b.events, event)
-		}
+		b.events, err = decode(b.events, resource, record, flow.EventFrom)
 	case flow.EventNameLookup:
-		var lookup flow.Lookup
-		if lookup, err = flow.LookupFrom(resource, record); err == nil {
-			b.lookups = append(b.lookups, lookup)
-		}
+		b.lookups, err = decode(b.lookups, resource, record, flow.LookupFrom)
 	case flow.EventNameDrop:
 		// The store has the sums by reason, in the status.
 	case flow.EventNameStatus:
 		status := flow.StatusFrom(resource, record)
-		if err = check(&status); err == nil {
+		if err = check(status.Node, flow.AttrInterval, status.Interval); err == nil {
 			return b.writer.WriteStatus(ctx, status)
+		}
+	case syscalls.EventNameCounts:
+		if b.counts, err = decode(b.counts, resource, record, syscalls.CountsFrom); err == nil {
+			b.size += len(b.counts[len(b.counts)-1].Calls) / 2
+		}
+	case syscalls.EventNameEvent:
+		b.calls, err = decode(b.calls, resource, record, syscalls.EventFrom)
+	case syscalls.EventNameAnomaly:
+		b.anomalies, err = decode(b.anomalies, resource, record, syscalls.AnomalyFrom)
+	case syscalls.EventNameStatus:
+		status := syscalls.StatusFrom(resource, record)
+		if err = check(status.Node, syscalls.AttrInterval, status.Interval); err == nil {
+			return b.writer.WriteSyscallStatus(ctx, status)
 		}
 	default:
 		b.ignored++
@@ -119,42 +132,60 @@ func (b *batch) add(ctx context.Context, resource pcommon.Resource, record plog.
 			b.first = err
 		}
 	}
-	if len(b.flows)+len(b.events)+len(b.lookups) >= maxBatch {
+	if b.size >= maxBatch {
 		return b.flush(ctx)
 	}
 	return nil
 }
 
+// decode appends what a log record holds.
+func decode[T any](to []T, resource pcommon.Resource, record plog.LogRecord, from func(pcommon.Resource, plog.LogRecord) (T, error)) ([]T, error) {
+	v, err := from(resource, record)
+	if err != nil {
+		return to, err
+	}
+	return append(to, v), nil
+}
+
 // check refuses a status that could not be told apart from other nodes', or whose age would mean nothing.
-func check(s *flow.NetworkStatus) error {
-	if s.Node == "" {
+func check(node, intervalKey string, interval time.Duration) error {
+	if node == "" {
 		return fmt.Errorf("resource attribute %s: missing", flow.AttrNodeName)
 	}
-	if s.Interval <= 0 {
-		return fmt.Errorf("attribute %s: %d is not a positive number of nanoseconds", flow.AttrInterval, s.Interval)
+	if interval <= 0 {
+		return fmt.Errorf("attribute %s: %d is not a positive number of nanoseconds", intervalKey, interval)
 	}
 	return nil
 }
 
-// flush writes what was decoded so far. Events go first: a flow's first packet comes before its first record.
+// flush writes what was decoded so far. Events go first: a flow's first packet comes before its first record, and a call before
+// the anomaly that it is.
 func (b *batch) flush(ctx context.Context) error {
-	if len(b.events) > 0 {
-		if err := b.writer.WriteEvents(ctx, b.events); err != nil {
-			return err
-		}
-		b.events = b.events[:0]
+	b.size = 0
+	if err := write(ctx, &b.events, b.writer.WriteEvents); err != nil {
+		return err
 	}
-	if len(b.lookups) > 0 {
-		if err := b.writer.WriteLookups(ctx, b.lookups); err != nil {
-			return err
-		}
-		b.lookups = b.lookups[:0]
+	if err := write(ctx, &b.lookups, b.writer.WriteLookups); err != nil {
+		return err
 	}
-	if len(b.flows) > 0 {
-		if err := b.writer.WriteFlows(ctx, b.flows); err != nil {
-			return err
-		}
-		b.flows = b.flows[:0]
+	if err := write(ctx, &b.flows, b.writer.WriteFlows); err != nil {
+		return err
 	}
-	return nil
+	if err := write(ctx, &b.calls, b.writer.WriteSyscallEvents); err != nil {
+		return err
+	}
+	if err := write(ctx, &b.anomalies, b.writer.WriteAnomalies); err != nil {
+		return err
+	}
+	return write(ctx, &b.counts, b.writer.WriteSyscalls)
+}
+
+// write hands on what there is, and makes room for more.
+func write[T any](ctx context.Context, from *[]T, to func(context.Context, []T) error) error {
+	if len(*from) == 0 {
+		return nil
+	}
+	err := to(ctx, *from)
+	*from = (*from)[:0]
+	return err
 }

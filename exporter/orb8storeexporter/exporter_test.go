@@ -23,6 +23,7 @@ import (
 	"github.com/orb8/orb8/extension/orb8storageextension"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
 )
 
 type host map[component.ID]component.Component
@@ -37,8 +38,14 @@ type fakeStore struct {
 	events   []flow.Event
 	lookups  []flow.Lookup
 	statuses []flow.NetworkStatus
-	largest  int
-	err      error
+
+	counts        []syscalls.Counts
+	calls         []syscalls.Event
+	anomalies     []syscalls.Anomaly
+	callsStatuses []syscalls.Status
+
+	largest int
+	err     error
 }
 
 func (s *fakeStore) WriteFlows(_ context.Context, records []flow.Record) error {
@@ -61,6 +68,28 @@ func (s *fakeStore) WriteLookups(_ context.Context, lookups []flow.Lookup) error
 
 func (s *fakeStore) WriteStatus(_ context.Context, status flow.NetworkStatus) error {
 	s.statuses = append(s.statuses, status)
+	return s.err
+}
+
+func (s *fakeStore) WriteSyscalls(_ context.Context, counts []syscalls.Counts) error {
+	s.counts = append(s.counts, counts...)
+	s.largest = max(s.largest, len(counts))
+	return s.err
+}
+
+func (s *fakeStore) WriteSyscallEvents(_ context.Context, events []syscalls.Event) error {
+	s.calls = append(s.calls, events...)
+	s.largest = max(s.largest, len(events))
+	return s.err
+}
+
+func (s *fakeStore) WriteAnomalies(_ context.Context, anomalies []syscalls.Anomaly) error {
+	s.anomalies = append(s.anomalies, anomalies...)
+	return s.err
+}
+
+func (s *fakeStore) WriteSyscallStatus(_ context.Context, status syscalls.Status) error {
+	s.callsStatuses = append(s.callsStatuses, status)
 	return s.err
 }
 
@@ -155,7 +184,7 @@ func TestGoldenPath(t *testing.T) {
 	for _, want := range []flow.Event{syn, dns, {Kind: flow.EventFlow, Record: live}, {Kind: flow.EventEnd, Record: ended}} {
 		got, _, err := subscription.Next(t.Context())
 		require.NoError(t, err)
-		assert.Equal(t, want, got)
+		assert.Equal(t, storage.Event{Flow: &want}, got)
 	}
 	result, err := store.QueryFlows(t.Context(), storage.FlowQuery{})
 	require.NoError(t, err)
@@ -166,7 +195,7 @@ func TestGoldenPath(t *testing.T) {
 	state, err := store.Status(t.Context())
 	require.NoError(t, err)
 	require.Len(t, state.Nodes, 1)
-	assert.Equal(t, node, state.Nodes[0].NetworkStatus)
+	assert.Equal(t, &node, state.Nodes[0].Network)
 }
 
 func TestWhatIsNotWritten(t *testing.T) {

@@ -54,6 +54,14 @@ func (s *stub) QueryLookups(ctx context.Context, _ storage.LookupQuery) (storage
 	return storage.LookupResult{}, s.query(ctx)
 }
 
+func (s *stub) QuerySyscalls(ctx context.Context, _ storage.SyscallQuery) (storage.SyscallResult, error) {
+	return storage.SyscallResult{}, s.query(ctx)
+}
+
+func (s *stub) QueryAnomalies(ctx context.Context, _ storage.AnomalyQuery) (storage.AnomalyResult, error) {
+	return storage.AnomalyResult{}, s.query(ctx)
+}
+
 func (s *stub) Status(ctx context.Context) (storage.Status, error) {
 	return storage.Status{}, s.status(ctx)
 }

@@ -68,16 +68,37 @@ func parseEventSelection(req *orb8v1.StreamEventsRequest) (storage.EventSelectio
 	if err != nil {
 		return storage.EventSelection{}, err
 	}
-	kinds, err := parseAll("kinds", req.GetKinds(), func(k orb8v1.EventKind) (flow.EventKind, error) {
-		return flow.ParseEventKind(strings.TrimPrefix(k.String(), "EVENT_KIND_"))
-	})
+	kinds, err := parseAll("kinds", req.GetKinds(), parseEventKind)
 	if err != nil {
 		return storage.EventSelection{}, err
 	}
 	lookups, err := parseLookupSelection("dns", req.GetDns())
+	if err != nil {
+		return storage.EventSelection{}, err
+	}
+	calls, err := parseSyscallFilters("syscalls", req.GetSyscalls())
+	if err != nil {
+		return storage.EventSelection{}, err
+	}
+	anomalies, err := parseAnomalyFilters("anomalies", req.GetAnomalies())
 	// However often a kind is repeated, the writer compares with it once.
 	slices.Sort(kinds)
-	return storage.EventSelection{Selection: selection, Kinds: slices.Compact(kinds), Lookups: lookups}, err
+	return storage.EventSelection{
+		Kinds: slices.Compact(kinds), Flows: selection, Lookups: lookups,
+		Syscalls:  storage.SyscallSelection{Allow: calls},
+		Anomalies: storage.AnomalySelection{Allow: anomalies},
+	}, err
+}
+
+func parseEventKind(k orb8v1.EventKind) (storage.EventKind, error) {
+	switch k {
+	case orb8v1.EventKind_EVENT_KIND_SYSCALL:
+		return storage.EventSyscall, nil
+	case orb8v1.EventKind_EVENT_KIND_ANOMALY:
+		return storage.EventAnomaly, nil
+	}
+	kind, err := flow.ParseEventKind(strings.TrimPrefix(k.String(), "EVENT_KIND_"))
+	return storage.EventKind(kind), err
 }
 
 func parseTime(field string, t *timestamppb.Timestamp) (time.Time, error) {

@@ -113,19 +113,28 @@ func TestParseEventSelection(t *testing.T) {
 	got, err := parseEventSelection(&orb8v1.StreamEventsRequest{
 		Allow: []*orb8v1.FlowFilter{{Ports: []uint32{53}}},
 		Kinds: []orb8v1.EventKind{
-			orb8v1.EventKind_EVENT_KIND_END, orb8v1.EventKind_EVENT_KIND_SYN, orb8v1.EventKind_EVENT_KIND_END,
+			orb8v1.EventKind_EVENT_KIND_END, orb8v1.EventKind_EVENT_KIND_ANOMALY, orb8v1.EventKind_EVENT_KIND_SYN,
+			orb8v1.EventKind_EVENT_KIND_SYSCALL, orb8v1.EventKind_EVENT_KIND_END,
 		},
+		Syscalls:  []*orb8v1.SyscallFilter{{Syscalls: []string{"mount"}}},
+		Anomalies: []*orb8v1.AnomalyFilter{{Rules: []string{"a"}}},
 	})
 	require.NoError(t, err)
 	assert.Equal(t, storage.EventSelection{
-		Selection: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{53}}}},
-		Kinds:     []flow.EventKind{flow.EventSYN, flow.EventEnd},
+		Flows:     storage.Selection{Allow: []storage.Filter{{Ports: []uint16{53}}}},
+		Kinds:     []storage.EventKind{storage.EventKind(flow.EventSYN), storage.EventKind(flow.EventEnd), storage.EventSyscall, storage.EventAnomaly},
+		Syscalls:  storage.SyscallSelection{Allow: []storage.SyscallFilter{{Syscalls: []string{"mount"}}}},
+		Anomalies: storage.AnomalySelection{Allow: []storage.AnomalyFilter{{Rules: []string{"a"}}}},
 	}, got)
 
 	_, err = parseEventSelection(&orb8v1.StreamEventsRequest{Kinds: []orb8v1.EventKind{0}})
 	assert.EqualError(t, err, `kinds[0]: event kind "UNSPECIFIED": use new, syn, fin, rst, flow, end, dns or packet`)
 	_, err = parseEventSelection(&orb8v1.StreamEventsRequest{Deny: []*orb8v1.FlowFilter{{Pods: []string{""}}}})
 	assert.EqualError(t, err, "deny[0]: pods[0]: must not be empty")
+	_, err = parseEventSelection(&orb8v1.StreamEventsRequest{Syscalls: []*orb8v1.SyscallFilter{{Pods: []string{""}}}})
+	assert.EqualError(t, err, "syscalls[0]: pods[0]: must not be empty")
+	_, err = parseEventSelection(&orb8v1.StreamEventsRequest{Anomalies: []*orb8v1.AnomalyFilter{{Rules: []string{""}}}})
+	assert.EqualError(t, err, "anomalies[0]: rules[0]: must not be empty")
 }
 
 func FuzzParseQuery(f *testing.F) {

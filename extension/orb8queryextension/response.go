@@ -83,15 +83,20 @@ func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {
 }
 
 func lossMessage(l storage.Loss) *orb8v1.Loss {
-	return &orb8v1.Loss{Packets: l.Packets, Bytes: l.Bytes, Events: l.Events, EvictedRecords: l.EvictedRecords}
+	return &orb8v1.Loss{Packets: l.Packets, Bytes: l.Bytes, Events: l.Events, Calls: l.Calls, EvictedRecords: l.EvictedRecords}
 }
 
-func eventResponse(e *flow.Event, dropped uint64) *orb8v1.StreamEventsResponse {
-	response := &orb8v1.StreamEventsResponse{Kind: orb8v1.EventKind(e.Kind), Time: timestamppb.New(e.End), Dropped: dropped}
-	if e.Lookup != nil {
-		response.Dns = lookupMessage(e.Lookup)
-	} else {
-		response.Flow = flowMessage(&e.Record)
+func eventResponse(e storage.Event, dropped uint64) *orb8v1.StreamEventsResponse {
+	response := &orb8v1.StreamEventsResponse{Kind: orb8v1.EventKind(e.Kind()), Dropped: dropped}
+	switch {
+	case e.Syscall != nil:
+		response.Time, response.Syscall = timestamppb.New(e.Syscall.Time), syscallEventMessage(e.Syscall)
+	case e.Anomaly != nil:
+		response.Time, response.Anomaly = timestamppb.New(e.Anomaly.Time), anomalyMessage(e.Anomaly)
+	case e.Flow.Lookup != nil:
+		response.Time, response.Dns = timestamppb.New(e.Flow.End), lookupMessage(e.Flow.Lookup)
+	default:
+		response.Time, response.Flow = timestamppb.New(e.Flow.End), flowMessage(&e.Flow.Record)
 	}
 	return response
 }
@@ -125,22 +130,30 @@ func nodeMessage(n *storage.NodeStatus) *orb8v1.NodeStatus {
 		LastSeen: timestamppb.New(n.LastSeen),
 		Started:  timestamppb.New(n.Started),
 		Missing:  n.Missing,
-		Network: &orb8v1.NetworkStatus{
-			AttachMode:            n.AttachMode,
-			AttachPoints:          n.AttachPoints,
-			Packets:               n.Packets,
-			Bytes:                 n.Bytes,
-			LiveFlows:             n.LiveFlows,
-			Lost:                  lossMessage(storage.Loss{Packets: n.LostPackets, Bytes: n.LostBytes, Events: n.LostEvents}),
-			RingBufferBytes:       n.RingBufferBytes,
-			RingBufferUtilization: n.RingBufferUtilization,
-			FlowTableSize:         n.FlowTableSize,
-			FlowTableEntries:      n.FlowTableEntries,
-			Interval:              durationpb.New(n.Interval),
-			UnparsedPackets:       n.UnparsedPackets,
-			Drops:                 dropMessages(n.Drops),
-			Unavailable:           n.Unavailable,
-		},
+		Network:  networkMessage(n.Network),
+		Syscalls: syscallStatusMessage(n.Syscalls),
+	}
+}
+
+func networkMessage(n *flow.NetworkStatus) *orb8v1.NetworkStatus {
+	if n == nil {
+		return nil
+	}
+	return &orb8v1.NetworkStatus{
+		AttachMode:            n.AttachMode,
+		AttachPoints:          n.AttachPoints,
+		Packets:               n.Packets,
+		Bytes:                 n.Bytes,
+		LiveFlows:             n.LiveFlows,
+		Lost:                  lossMessage(storage.Loss{Packets: n.LostPackets, Bytes: n.LostBytes, Events: n.LostEvents}),
+		RingBufferBytes:       n.RingBufferBytes,
+		RingBufferUtilization: n.RingBufferUtilization,
+		FlowTableSize:         n.FlowTableSize,
+		FlowTableEntries:      n.FlowTableEntries,
+		Interval:              durationpb.New(n.Interval),
+		UnparsedPackets:       n.UnparsedPackets,
+		Drops:                 dropMessages(n.Drops),
+		Unavailable:           n.Unavailable,
 	}
 }
 

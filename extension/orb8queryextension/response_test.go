@@ -12,6 +12,7 @@ import (
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
 )
 
 func TestEnumerationsHaveTheSameNumbers(t *testing.T) {
@@ -21,11 +22,19 @@ func TestEnumerationsHaveTheSameNumbers(t *testing.T) {
 		}
 	}
 	for number, name := range orb8v1.EventKind_name {
-		if number != 0 {
+		if number != 0 && number < int32(storage.EventSyscall) {
 			assert.Equal(t, name, "EVENT_KIND_"+strings.ToUpper(flow.EventKind(number).String()))
 		}
 	}
-	assert.Equal(t, "unknown", flow.EventKind(len(orb8v1.EventKind_name)).String(), "each kind of the model is in the API")
+	assert.Equal(t, "unknown", flow.EventKind(storage.EventSyscall).String(), "each kind of the model is in the API")
+	assert.EqualValues(t, orb8v1.EventKind_EVENT_KIND_SYSCALL, storage.EventSyscall)
+	assert.EqualValues(t, orb8v1.EventKind_EVENT_KIND_ANOMALY, storage.EventAnomaly)
+	for number, name := range orb8v1.Severity_name {
+		if number != 0 {
+			assert.Equal(t, name, "SEVERITY_"+strings.ToUpper(syscalls.Severity(number).String()))
+		}
+	}
+	assert.Equal(t, "unknown", syscalls.Severity(len(orb8v1.Severity_name)).String(), "each severity of the model is in the API")
 }
 
 func TestMessages(t *testing.T) {
@@ -61,7 +70,7 @@ func TestMessages(t *testing.T) {
 	assert.False(t, flowsResponse(&storage.FlowResult{Flows: []storage.Flow{{Record: record}}, Matched: 1}).GetTruncated())
 
 	assert.JSONEq(t, `{"kind": "EVENT_KIND_RST", "time": "2026-01-02T03:04:02Z", "dropped": "9", "flow": `+flowJSON+`}`,
-		protojson.Format(eventResponse(&flow.Event{Kind: flow.EventRST, Record: record}, 9)))
+		protojson.Format(eventResponse(storage.Event{Flow: &flow.Event{Kind: flow.EventRST, Record: record}}, 9)))
 
 	assert.JSONEq(t, `{
 		"version": "1.2.3",
@@ -78,8 +87,9 @@ func TestMessages(t *testing.T) {
 		}]
 	}`, protojson.Format(statusResponse(&storage.Status{
 		Nodes: []storage.NodeStatus{{
-			NetworkStatus: flow.NetworkStatus{
-				Node: "node-a", Version: "0.1.0", Kernel: "6.12", Time: at(2), Started: at(1), AttachMode: "cgroup", AttachPoints: 2,
+			Node: "node-a", Version: "0.1.0", Kernel: "6.12", Started: at(1),
+			Network: &flow.NetworkStatus{
+				AttachMode: "cgroup", AttachPoints: 2,
 				Interval: 10 * time.Second, Packets: 10, Bytes: 11, LostPackets: 1, LostBytes: 2, LostEvents: 3, UnparsedPackets: 16,
 				LiveFlows: 12, RingBufferBytes: 13, RingBufferUtilization: 0.5, FlowTableSize: 14, FlowTableEntries: 15,
 				Drops:       map[string]uint64{"b": 2, "no_socket": 9, "a": 2},

@@ -75,7 +75,7 @@ func (s *service) StreamEvents(ctx context.Context, req *connect.Request[orb8v1.
 		if err != nil {
 			return s.failure(ctx, err)
 		}
-		if err := stream.Send(eventResponse(&event, dropped)); err != nil {
+		if err := stream.Send(eventResponse(event, dropped)); err != nil {
 			return err
 		}
 	}

@@ -167,8 +167,8 @@ func TestShutdownDoesNotWaitForStuckClient(t *testing.T) {
 // endless is a subscription that always has an event, so that a client that does not read is soon stuck.
 type endless struct{}
 
-func (endless) Next(context.Context) (flow.Event, uint64, error) {
-	return flow.Event{Kind: flow.EventFlow, Record: record(1)}, 0, nil
+func (endless) Next(context.Context) (storage.Event, uint64, error) {
+	return storage.Event{Flow: &flow.Event{Kind: flow.EventFlow, Record: record(1)}}, 0, nil
 }
 
 func (endless) Close() {}

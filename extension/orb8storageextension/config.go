@@ -20,9 +20,9 @@ type Config struct {
 
 // EmbeddedConfig bounds the embedded store: whichever bound is met first holds.
 type EmbeddedConfig struct {
-	// Retention is how long a flow record is kept, at least 1m.
+	// Retention is how long a record is kept, at least 1m.
 	Retention time.Duration `mapstructure:"retention"`
-	// MaxBytes is the memory that flow records may take, at least 4 MiB. Queries take more while they run.
+	// MaxBytes is the memory that records may take, at least 4 MiB. Queries take more while they run.
 	MaxBytes int64 `mapstructure:"max_bytes"`
 }
 

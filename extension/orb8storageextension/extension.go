@@ -14,6 +14,7 @@ import (
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/metadata"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
 )
 
 // Get returns the store of the storage extension id. The error says what to change in the configuration.
@@ -24,7 +25,7 @@ func Get(host component.Host, id component.ID) (storage.Store, error) {
 	}
 	store, ok := extension.(storage.Store)
 	if !ok {
-		return nil, fmt.Errorf("storage: extension %q stores no flows; name an %s extension", id, metadata.Type)
+		return nil, fmt.Errorf("storage: extension %q stores nothing of orb8's; name an %s extension", id, metadata.Type)
 	}
 	return store, nil
 }
@@ -100,12 +101,41 @@ func (e *storageExtension) WriteStatus(_ context.Context, status flow.NetworkSta
 	return nil
 }
 
+func (e *storageExtension) WriteSyscalls(_ context.Context, counts []syscalls.Counts) error {
+	e.backend.WriteSyscalls(counts)
+	return nil
+}
+
+func (e *storageExtension) WriteSyscallEvents(_ context.Context, events []syscalls.Event) error {
+	e.feed.PublishSyscalls(events)
+	return nil
+}
+
+func (e *storageExtension) WriteAnomalies(_ context.Context, anomalies []syscalls.Anomaly) error {
+	e.backend.WriteAnomalies(anomalies)
+	e.feed.PublishAnomalies(anomalies)
+	return nil
+}
+
+func (e *storageExtension) WriteSyscallStatus(_ context.Context, status syscalls.Status) error {
+	e.backend.WriteSyscallStatus(status)
+	return nil
+}
+
 func (e *storageExtension) QueryFlows(ctx context.Context, query storage.FlowQuery) (storage.FlowResult, error) {
 	return e.backend.QueryFlows(ctx, query)
 }
 
 func (e *storageExtension) QueryLookups(ctx context.Context, query storage.LookupQuery) (storage.LookupResult, error) {
 	return e.backend.QueryLookups(ctx, query)
+}
+
+func (e *storageExtension) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (storage.SyscallResult, error) {
+	return e.backend.QuerySyscalls(ctx, query)
+}
+
+func (e *storageExtension) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) (storage.AnomalyResult, error) {
+	return e.backend.QueryAnomalies(ctx, query)
 }
 
 func (e *storageExtension) Status(context.Context) (storage.Status, error) {

@@ -34,7 +34,7 @@ func TestGet(t *testing.T) {
 	_, err = Get(h, component.MustNewID("nowhere"))
 	assert.EqualError(t, err, `storage: there is no extension "nowhere"; configure it under extensions and list it in service::extensions`)
 	_, err = Get(h, other)
-	assert.EqualError(t, err, `storage: extension "orb8_storage/other" stores no flows; name an orb8_storage extension`)
+	assert.EqualError(t, err, `storage: extension "orb8_storage/other" stores nothing of orb8's; name an orb8_storage extension`)
 }
 
 func TestStore(t *testing.T) {
@@ -62,7 +62,7 @@ func TestStore(t *testing.T) {
 	for _, kind := range []flow.EventKind{flow.EventFlow, flow.EventSYN} {
 		event, dropped, err := subscription.Next(t.Context())
 		require.NoError(t, err)
-		assert.Equal(t, flow.Event{Kind: kind, Record: record}, event)
+		assert.Equal(t, storage.Event{Flow: &flow.Event{Kind: kind, Record: record}}, event)
 		assert.Zero(t, dropped)
 	}
 	result, err := store.QueryFlows(t.Context(), storage.FlowQuery{})

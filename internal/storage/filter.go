@@ -82,8 +82,8 @@ func (f *Filter) match(v view) bool {
 		matchEnds(f.Ports, v, func(port uint16, e *flow.Endpoint) bool { return e.Addr.Port() == port }) &&
 		matchEnds(f.Prefixes, v, func(p netip.Prefix, e *flow.Endpoint) bool { return p.Contains(e.Addr.Addr()) }) &&
 		matchEnds(f.Namespaces, v, func(ns string, e *flow.Endpoint) bool { return e.Identity.Namespace == ns }) &&
-		matchEnds(f.Pods, v, isPod) &&
-		matchEnds(f.Containers, v, isContainer)
+		matchEnds(f.Pods, v, func(pod string, e *flow.Endpoint) bool { return isPod(pod, &e.Identity) }) &&
+		matchEnds(f.Containers, v, func(c string, e *flow.Endpoint) bool { return isContainer(c, &e.Identity) })
 }
 
 func matchValue[T comparable](values []T, v T) bool {
@@ -102,14 +102,14 @@ func matchEnds[T any](values []T, v view, is func(T, *flow.Endpoint) bool) bool 
 	return len(values) == 0
 }
 
-func isPod(name string, e *flow.Endpoint) bool {
+func isPod(name string, who *flow.Identity) bool {
 	if namespace, pod, qualified := strings.Cut(name, "/"); qualified {
-		return e.Identity.Namespace == namespace && e.Identity.Pod == pod
+		return who.Namespace == namespace && who.Pod == pod
 	}
-	return e.Identity.Pod == name
+	return who.Pod == name
 }
 
-func isContainer(name string, e *flow.Endpoint) bool {
-	return e.Identity.Container == name ||
-		len(name) >= minContainerIDPrefix && strings.HasPrefix(e.Identity.ContainerID, name)
+func isContainer(name string, who *flow.Identity) bool {
+	return who.Container == name ||
+		len(name) >= minContainerIDPrefix && strings.HasPrefix(who.ContainerID, name)
 }

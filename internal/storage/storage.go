@@ -1,12 +1,14 @@
-// Package storage is the contract between what writes flows (the orb8_store exporter), what keeps them (the
+// Package storage is the contract between what writes flows and system calls (the orb8_store exporter), what keeps them (the
 // orb8_storage extension and its backends) and what answers questions about them (the orb8_query extension).
 package storage
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/syscalls"
 )
 
 // Store keeps what agents report and answers questions about it. All methods may be called concurrently.
@@ -28,6 +30,14 @@ type Writer interface {
 	// WriteStatus stores the latest status of a node, and what the node lost since the status before it. A status
 	// that is older than the one stored is ignored.
 	WriteStatus(ctx context.Context, status flow.NetworkStatus) error
+	// WriteSyscalls stores counts of system calls, with the guarantees of WriteFlows. No subscriber gets them.
+	WriteSyscalls(ctx context.Context, counts []syscalls.Counts) error
+	// WriteSyscallEvents hands system calls to the subscribers. They are not stored.
+	WriteSyscallEvents(ctx context.Context, events []syscalls.Event) error
+	// WriteAnomalies stores anomalies and hands each to the subscribers, with the guarantees of WriteFlows.
+	WriteAnomalies(ctx context.Context, anomalies []syscalls.Anomaly) error
+	// WriteSyscallStatus is to a node's system calls what WriteStatus is to its flows.
+	WriteSyscallStatus(ctx context.Context, status syscalls.Status) error
 }
 
 // Reader answers questions. Readers never block the writer for longer than it takes to note what is there.
@@ -37,6 +47,10 @@ type Reader interface {
 	QueryFlows(ctx context.Context, query FlowQuery) (FlowResult, error)
 	// QueryLookups returns the lookups of a time range. It ends early as QueryFlows does.
 	QueryLookups(ctx context.Context, query LookupQuery) (LookupResult, error)
+	// QuerySyscalls sums the counts of a time range into one row a container and call. It ends early as QueryFlows does.
+	QuerySyscalls(ctx context.Context, query SyscallQuery) (SyscallResult, error)
+	// QueryAnomalies returns the anomalies of a time range. It ends early as QueryFlows does.
+	QueryAnomalies(ctx context.Context, query AnomalyQuery) (AnomalyResult, error)
 	// Status returns the state of every node that reported within the retention, by name, and of the store itself.
 	Status(ctx context.Context) (Status, error)
 	// Subscribe starts a live feed of the events that match. The caller must Close it.
@@ -72,8 +86,8 @@ type FlowResult struct {
 	Lost Loss
 	// Oldest is the oldest instant that the store still covers.
 	Oldest time.Time
-	// MissingNodes are the nodes, by name, whose last status is older than three of their intervals, at Until or now,
-	// whichever is first. A node that stays away for longer than the retention is forgotten.
+	// MissingNodes are the nodes, by name, whose last status of their flows is older than three of their intervals, at Until
+	// or now, whichever is first. A node whose flows are not reported for longer than the retention is forgotten.
 	MissingNodes []string
 }
 
@@ -89,7 +103,8 @@ type Flow struct {
 // Loss is what was seen and is in no row.
 type Loss struct {
 	// Packets, Bytes and Events are flow.NetworkStatus' LostPackets, LostBytes and LostEvents.
-	Packets, Bytes, Events uint64
+	// Calls and Events are syscalls.Status' LostCalls and LostEvents, where it is system calls that were asked for.
+	Packets, Bytes, Events, Calls uint64
 	// EvictedRecords are records of the kind that was asked for which were dropped before their retention had passed, to
 	// bound memory.
 	EvictedRecords uint64
@@ -101,6 +116,7 @@ func (l Loss) Add(o Loss) Loss {
 		Packets:        l.Packets + o.Packets,
 		Bytes:          l.Bytes + o.Bytes,
 		Events:         l.Events + o.Events,
+		Calls:          l.Calls + o.Calls,
 		EvictedRecords: l.EvictedRecords + o.EvictedRecords,
 	}
 }
@@ -111,42 +127,92 @@ type Status struct {
 	Store StoreStatus
 }
 
-// NodeStatus is a node's latest report.
+// NodeStatus is what a node last reported.
 type NodeStatus struct {
-	flow.NetworkStatus
-	// LastSeen is when the report arrived, by the store's clock, which unlike the node's is the same for all nodes.
+	Node, Version, Kernel string
+	// Started is when the agent did.
+	Started time.Time
+	// LastSeen is when the latest report arrived, by the store's clock, which unlike the node's is the same for all nodes.
 	LastSeen time.Time
 	// Missing is true when LastSeen is older than three of the node's intervals.
 	Missing bool
+	// Network and Syscalls are the latest reports of the two receivers, of which a node may run only one; nil is none within
+	// the retention.
+	Network  *flow.NetworkStatus
+	Syscalls *syscalls.Status
 }
 
 // StoreStatus is the state of the store.
 type StoreStatus struct {
 	Backend string
-	// Records are flow records and lookups.
+	// Records are flow records, lookups, counts of a container's system calls in an interval, and anomalies.
 	Records uint64
 	// Bytes is the memory that the records take, MaxBytes its bound.
 	Bytes, MaxBytes uint64
 	Oldest          time.Time
-	// EvictedRecords is the sum of Loss.EvictedRecords of both kinds since the store started.
+	// EvictedRecords is the sum of Loss.EvictedRecords of all kinds since the store started.
 	EvictedRecords  uint64
 	Subscribers     int
 	SubscriberDrops uint64
 }
 
-// EventSelection selects events.
+// EventKind is what an event tells of: one of flow's kinds, or one of these.
+type EventKind uint8
+
+const (
+	EventSyscall = EventKind(flow.EventPacket) + 1 + iota
+	EventAnomaly
+)
+
+// Event is what a live feed hands on. One of its fields is set; subscribers share what it points to.
+type Event struct {
+	Flow    *flow.Event
+	Syscall *syscalls.Event
+	Anomaly *syscalls.Anomaly
+}
+
+// Kind returns the kind of the event.
+func (e Event) Kind() EventKind {
+	switch {
+	case e.Syscall != nil:
+		return EventSyscall
+	case e.Anomaly != nil:
+		return EventAnomaly
+	}
+	return EventKind(e.Flow.Kind)
+}
+
+// EventSelection selects events. The zero value selects all.
 type EventSelection struct {
-	Selection Selection
 	// Kinds selects events of these kinds, all when empty.
-	Kinds []flow.EventKind
+	Kinds []EventKind
+	// Flows selects by the flow of an event that has one.
+	Flows Selection
 	// Lookups selects, of the lookups that the above leave, those that match any, all when empty.
 	Lookups LookupSelection
+	// Syscalls and Anomalies select among the system calls and the anomalies alone.
+	Syscalls  SyscallSelection
+	Anomalies AnomalySelection
+}
+
+// Match tells whether the event is selected.
+func (s *EventSelection) Match(e Event) bool {
+	if len(s.Kinds) > 0 && !slices.Contains(s.Kinds, e.Kind()) {
+		return false
+	}
+	switch {
+	case e.Syscall != nil:
+		return s.Syscalls.Match(e.Syscall.Node, &e.Syscall.Identity, e.Syscall.Call)
+	case e.Anomaly != nil:
+		return s.Anomalies.Match(e.Anomaly)
+	}
+	return s.Flows.Match(&e.Flow.Record) && (e.Flow.Lookup == nil || s.Lookups.Match(e.Flow.Lookup))
 }
 
 // Subscription is a live feed of events. A subscriber that reads too slowly loses events; it never slows the writer.
 type Subscription interface {
 	// Next waits for the next event. Dropped is how many events this subscriber lost since the previous call
 	// returned. It returns ctx.Err() when ctx ends first.
-	Next(ctx context.Context) (event flow.Event, dropped uint64, err error)
+	Next(ctx context.Context) (event Event, dropped uint64, err error)
 	Close()
 }

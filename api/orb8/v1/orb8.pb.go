@@ -132,6 +132,62 @@ func (Initiator) EnumDescriptor() ([]byte, []int) {
 	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{1}
 }
 
+// Severity of an anomaly.
+type Severity int32
+
+const (
+	Severity_SEVERITY_UNSPECIFIED Severity = 0
+	// Worth a note.
+	Severity_SEVERITY_INFO Severity = 1
+	// Worth a look.
+	Severity_SEVERITY_WARNING Severity = 2
+	// Worth waking somebody.
+	Severity_SEVERITY_CRITICAL Severity = 3
+)
+
+// Enum value maps for Severity.
+var (
+	Severity_name = map[int32]string{
+		0: "SEVERITY_UNSPECIFIED",
+		1: "SEVERITY_INFO",
+		2: "SEVERITY_WARNING",
+		3: "SEVERITY_CRITICAL",
+	}
+	Severity_value = map[string]int32{
+		"SEVERITY_UNSPECIFIED": 0,
+		"SEVERITY_INFO":        1,
+		"SEVERITY_WARNING":     2,
+		"SEVERITY_CRITICAL":    3,
+	}
+)
+
+func (x Severity) Enum() *Severity {
+	p := new(Severity)
+	*p = x
+	return p
+}
+
+func (x Severity) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Severity) Descriptor() protoreflect.EnumDescriptor {
+	return file_orb8_v1_orb8_proto_enumTypes[2].Descriptor()
+}
+
+func (Severity) Type() protoreflect.EnumType {
+	return &file_orb8_v1_orb8_proto_enumTypes[2]
+}
+
+func (x Severity) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Severity.Descriptor instead.
+func (Severity) EnumDescriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{2}
+}
+
 type EventKind int32
 
 const (
@@ -149,20 +205,26 @@ const (
 	EventKind_EVENT_KIND_DNS EventKind = 7
 	// One of the first packets of a flow, or a sampled one; see events.first_packets and events.sampling of ebpf_network.
 	EventKind_EVENT_KIND_PACKET EventKind = 8
+	// A system call.
+	EventKind_EVENT_KIND_SYSCALL EventKind = 9
+	// A system call that is not what its workload does.
+	EventKind_EVENT_KIND_ANOMALY EventKind = 10
 )
 
 // Enum value maps for EventKind.
 var (
 	EventKind_name = map[int32]string{
-		0: "EVENT_KIND_UNSPECIFIED",
-		1: "EVENT_KIND_NEW",
-		2: "EVENT_KIND_SYN",
-		3: "EVENT_KIND_FIN",
-		4: "EVENT_KIND_RST",
-		5: "EVENT_KIND_FLOW",
-		6: "EVENT_KIND_END",
-		7: "EVENT_KIND_DNS",
-		8: "EVENT_KIND_PACKET",
+		0:  "EVENT_KIND_UNSPECIFIED",
+		1:  "EVENT_KIND_NEW",
+		2:  "EVENT_KIND_SYN",
+		3:  "EVENT_KIND_FIN",
+		4:  "EVENT_KIND_RST",
+		5:  "EVENT_KIND_FLOW",
+		6:  "EVENT_KIND_END",
+		7:  "EVENT_KIND_DNS",
+		8:  "EVENT_KIND_PACKET",
+		9:  "EVENT_KIND_SYSCALL",
+		10: "EVENT_KIND_ANOMALY",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -174,6 +236,8 @@ var (
 		"EVENT_KIND_END":         6,
 		"EVENT_KIND_DNS":         7,
 		"EVENT_KIND_PACKET":      8,
+		"EVENT_KIND_SYSCALL":     9,
+		"EVENT_KIND_ANOMALY":     10,
 	}
 )
 
@@ -188,11 +252,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_orb8_v1_orb8_proto_enumTypes[2].Descriptor()
+	return file_orb8_v1_orb8_proto_enumTypes[3].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_orb8_v1_orb8_proto_enumTypes[2]
+	return &file_orb8_v1_orb8_proto_enumTypes[3]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -201,7 +265,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{2}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{3}
 }
 
 // Endpoint is one end of a flow. Address and port come from the packet; the rest is filled in as far as it is known.
@@ -1425,6 +1489,1117 @@ func (x *QueryDnsResponse) GetMissingNodes() []string {
 	return nil
 }
 
+// Container is whose calls they are, as far as it is known: a container, or a systemd unit or cgroup of the host.
+type Container struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kubernetes container name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// As the runtime gives it: 64 hexadecimal digits.
+	Id        string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	PodUid    string `protobuf:"bytes,3,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
+	Pod       string `protobuf:"bytes,4,opt,name=pod,proto3" json:"pod,omitempty"`
+	Namespace string `protobuf:"bytes,5,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Path of the cgroup below the cgroup v2 root.
+	Cgroup string `protobuf:"bytes,6,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	// systemd unit of processes that are in no container.
+	Unit          string `protobuf:"bytes,7,opt,name=unit,proto3" json:"unit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Container) Reset() {
+	*x = Container{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Container) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Container) ProtoMessage() {}
+
+func (x *Container) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Container.ProtoReflect.Descriptor instead.
+func (*Container) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Container) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Container) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Container) GetPodUid() string {
+	if x != nil {
+		return x.PodUid
+	}
+	return ""
+}
+
+func (x *Container) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *Container) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Container) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *Container) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+// Syscall is how often the processes of one container made one system call within the queried range.
+type Syscall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first and the last interval of the range in which the call was made.
+	Start     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	Node      string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Container *Container             `protobuf:"bytes,4,opt,name=container,proto3" json:"container,omitempty"`
+	// The kernel's name for the call, or its number where it has none.
+	Name   string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Number int32  `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
+	// Convention of the call, which its number belongs to: x86_64, i386, x32, arm64 or arm.
+	Abi string `protobuf:"bytes,7,opt,name=abi,proto3" json:"abi,omitempty"`
+	// Exact but for `lost`.
+	Calls uint64 `protobuf:"varint,8,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Of these, what returned an error, in all and by its name. Unset where the node does not measure latency. A call counts when
+	// it is made, its error and its latency when it returns.
+	Errors       *uint64           `protobuf:"varint,9,opt,name=errors,proto3,oneof" json:"errors,omitempty"`
+	ErrorsByName map[string]uint64 `protobuf:"bytes,10,rep,name=errors_by_name,json=errorsByName,proto3" json:"errors_by_name,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// From a call's entry to its return. Unset where the node does not measure it.
+	Latency *SyscallLatency `protobuf:"bytes,11,opt,name=latency,proto3" json:"latency,omitempty"`
+	// Calls that the node could count to no container while this one made calls: by at most so many the row may be short.
+	Lost          uint64 `protobuf:"varint,12,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Syscall) Reset() {
+	*x = Syscall{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Syscall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Syscall) ProtoMessage() {}
+
+func (x *Syscall) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Syscall.ProtoReflect.Descriptor instead.
+func (*Syscall) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Syscall) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *Syscall) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *Syscall) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Syscall) GetContainer() *Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+func (x *Syscall) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Syscall) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Syscall) GetAbi() string {
+	if x != nil {
+		return x.Abi
+	}
+	return ""
+}
+
+func (x *Syscall) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Syscall) GetErrors() uint64 {
+	if x != nil && x.Errors != nil {
+		return *x.Errors
+	}
+	return 0
+}
+
+func (x *Syscall) GetErrorsByName() map[string]uint64 {
+	if x != nil {
+		return x.ErrorsByName
+	}
+	return nil
+}
+
+func (x *Syscall) GetLatency() *SyscallLatency {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *Syscall) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+// SyscallLatency is the distribution of the times that calls took.
+type SyscallLatency struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Sum   *durationpb.Duration   `protobuf:"bytes,1,opt,name=sum,proto3" json:"sum,omitempty"`
+	// Calls that took at most 256 << i nanoseconds and more than those of the bucket before, for i from 0; the last of the 28 buckets
+	// has no upper bound.
+	Buckets       []uint64 `protobuf:"varint,2,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyscallLatency) Reset() {
+	*x = SyscallLatency{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyscallLatency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyscallLatency) ProtoMessage() {}
+
+func (x *SyscallLatency) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyscallLatency.ProtoReflect.Descriptor instead.
+func (*SyscallLatency) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SyscallLatency) GetSum() *durationpb.Duration {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *SyscallLatency) GetBuckets() []uint64 {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+// SyscallFilter matches a call when every field that is set matches. Within a field any value may match.
+type SyscallFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in FlowFilter.
+	Pods       []string `protobuf:"bytes,1,rep,name=pods,proto3" json:"pods,omitempty"`
+	Namespaces []string `protobuf:"bytes,2,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Containers []string `protobuf:"bytes,3,rep,name=containers,proto3" json:"containers,omitempty"`
+	// Paths of cgroups: a cgroup and all below it.
+	Cgroups []string `protobuf:"bytes,4,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
+	// Names, or numbers of calls that have none.
+	Syscalls      []string `protobuf:"bytes,5,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
+	Nodes         []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyscallFilter) Reset() {
+	*x = SyscallFilter{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyscallFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyscallFilter) ProtoMessage() {}
+
+func (x *SyscallFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyscallFilter.ProtoReflect.Descriptor instead.
+func (*SyscallFilter) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SyscallFilter) GetPods() []string {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *SyscallFilter) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *SyscallFilter) GetContainers() []string {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *SyscallFilter) GetCgroups() []string {
+	if x != nil {
+		return x.Cgroups
+	}
+	return nil
+}
+
+func (x *SyscallFilter) GetSyscalls() []string {
+	if x != nil {
+		return x.Syscalls
+	}
+	return nil
+}
+
+func (x *SyscallFilter) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type QuerySyscallsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only intervals that ended after this instant. Unset: from the oldest on.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Only intervals that began before this instant. Unset: up to now.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// A row is returned when it matches any of allow (all are, when allow is empty) and none of deny.
+	Allow []*SyscallFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
+	Deny  []*SyscallFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
+	// As in QueryFlowsRequest.
+	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuerySyscallsRequest) Reset() {
+	*x = QuerySyscallsRequest{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuerySyscallsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuerySyscallsRequest) ProtoMessage() {}
+
+func (x *QuerySyscallsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuerySyscallsRequest.ProtoReflect.Descriptor instead.
+func (*QuerySyscallsRequest) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *QuerySyscallsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *QuerySyscallsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *QuerySyscallsRequest) GetAllow() []*SyscallFilter {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *QuerySyscallsRequest) GetDeny() []*SyscallFilter {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+func (x *QuerySyscallsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type QuerySyscallsResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Syscalls []*Syscall             `protobuf:"bytes,1,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
+	// As in QueryFlowsResponse.
+	Lost          *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated     bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched       uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes  []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuerySyscallsResponse) Reset() {
+	*x = QuerySyscallsResponse{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuerySyscallsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuerySyscallsResponse) ProtoMessage() {}
+
+func (x *QuerySyscallsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuerySyscallsResponse.ProtoReflect.Descriptor instead.
+func (*QuerySyscallsResponse) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *QuerySyscallsResponse) GetSyscalls() []*Syscall {
+	if x != nil {
+		return x.Syscalls
+	}
+	return nil
+}
+
+func (x *QuerySyscallsResponse) GetLost() *Loss {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *QuerySyscallsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *QuerySyscallsResponse) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *QuerySyscallsResponse) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *QuerySyscallsResponse) GetMissingNodes() []string {
+	if x != nil {
+		return x.MissingNodes
+	}
+	return nil
+}
+
+// SyscallEvent is one system call as it was entered.
+type SyscallEvent struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Time      *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Node      string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Container *Container             `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	// Of the calling process: comm (at most 15 bytes), process and thread id in the host's pid namespace.
+	Process string `protobuf:"bytes,4,opt,name=process,proto3" json:"process,omitempty"`
+	Pid     uint32 `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`
+	Tid     uint32 `protobuf:"varint,6,opt,name=tid,proto3" json:"tid,omitempty"`
+	// As in Syscall.
+	Name   string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	Number int32  `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`
+	Abi    string `protobuf:"bytes,9,opt,name=abi,proto3" json:"abi,omitempty"`
+	// Those parameters that matter for the call, decoded.
+	Arguments []*SyscallArgument `protobuf:"bytes,10,rep,name=arguments,proto3" json:"arguments,omitempty"`
+	// The event stands for so many calls.
+	Sampling      uint32 `protobuf:"varint,11,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyscallEvent) Reset() {
+	*x = SyscallEvent{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyscallEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyscallEvent) ProtoMessage() {}
+
+func (x *SyscallEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyscallEvent.ProtoReflect.Descriptor instead.
+func (*SyscallEvent) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SyscallEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *SyscallEvent) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SyscallEvent) GetContainer() *Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+func (x *SyscallEvent) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *SyscallEvent) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *SyscallEvent) GetTid() uint32 {
+	if x != nil {
+		return x.Tid
+	}
+	return 0
+}
+
+func (x *SyscallEvent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SyscallEvent) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *SyscallEvent) GetAbi() string {
+	if x != nil {
+		return x.Abi
+	}
+	return ""
+}
+
+func (x *SyscallEvent) GetArguments() []*SyscallArgument {
+	if x != nil {
+		return x.Arguments
+	}
+	return nil
+}
+
+func (x *SyscallEvent) GetSampling() uint32 {
+	if x != nil {
+		return x.Sampling
+	}
+	return 0
+}
+
+// SyscallArgument is one parameter of a call: its name in the manual page, and its value as text.
+type SyscallArgument struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyscallArgument) Reset() {
+	*x = SyscallArgument{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyscallArgument) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyscallArgument) ProtoMessage() {}
+
+func (x *SyscallArgument) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyscallArgument.ProtoReflect.Descriptor instead.
+func (*SyscallArgument) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SyscallArgument) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SyscallArgument) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// Anomaly is a call that is not what its workload does.
+type Anomaly struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Time      *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Node      string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Container *Container             `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	// What the profile of usual calls belongs to: an image, an owner or a systemd unit.
+	Workload string   `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
+	Rule     string   `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"`
+	Severity Severity `protobuf:"varint,6,opt,name=severity,proto3,enum=orb8.v1.Severity" json:"severity,omitempty"`
+	// As in Syscall.
+	Name   string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	Number int32  `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`
+	Abi    string `protobuf:"bytes,9,opt,name=abi,proto3" json:"abi,omitempty"`
+	// One sentence for a person.
+	Message string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
+	// The call itself, where it was seen as an event.
+	Evidence *SyscallEvent `protobuf:"bytes,11,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// Calls in the interval that met the rule; 0 where one event did.
+	Calls uint64 `protobuf:"varint,12,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Calls a second, now and as learned; both 0 where the rule is not about a rate.
+	Rate          float64 `protobuf:"fixed64,13,opt,name=rate,proto3" json:"rate,omitempty"`
+	Baseline      float64 `protobuf:"fixed64,14,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Anomaly) Reset() {
+	*x = Anomaly{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Anomaly) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Anomaly) ProtoMessage() {}
+
+func (x *Anomaly) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Anomaly.ProtoReflect.Descriptor instead.
+func (*Anomaly) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Anomaly) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Anomaly) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Anomaly) GetContainer() *Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+func (x *Anomaly) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Anomaly) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Anomaly) GetSeverity() Severity {
+	if x != nil {
+		return x.Severity
+	}
+	return Severity_SEVERITY_UNSPECIFIED
+}
+
+func (x *Anomaly) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Anomaly) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Anomaly) GetAbi() string {
+	if x != nil {
+		return x.Abi
+	}
+	return ""
+}
+
+func (x *Anomaly) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Anomaly) GetEvidence() *SyscallEvent {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *Anomaly) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *Anomaly) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Anomaly) GetBaseline() float64 {
+	if x != nil {
+		return x.Baseline
+	}
+	return 0
+}
+
+// AnomalyFilter matches an anomaly when every field that is set matches.
+type AnomalyFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose call, and which.
+	Syscall *SyscallFilter `protobuf:"bytes,1,opt,name=syscall,proto3" json:"syscall,omitempty"`
+	// Names of rules.
+	Rules []string `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	// This severity or a graver one.
+	MinSeverity   Severity `protobuf:"varint,3,opt,name=min_severity,json=minSeverity,proto3,enum=orb8.v1.Severity" json:"min_severity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnomalyFilter) Reset() {
+	*x = AnomalyFilter{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnomalyFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnomalyFilter) ProtoMessage() {}
+
+func (x *AnomalyFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnomalyFilter.ProtoReflect.Descriptor instead.
+func (*AnomalyFilter) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *AnomalyFilter) GetSyscall() *SyscallFilter {
+	if x != nil {
+		return x.Syscall
+	}
+	return nil
+}
+
+func (x *AnomalyFilter) GetRules() []string {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *AnomalyFilter) GetMinSeverity() Severity {
+	if x != nil {
+		return x.MinSeverity
+	}
+	return Severity_SEVERITY_UNSPECIFIED
+}
+
+type QueryAnomaliesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only anomalies at or after this instant. Unset: from the oldest on.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Only anomalies before this instant. Unset: up to now.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// As in QuerySyscallsRequest.
+	Allow         []*AnomalyFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
+	Deny          []*AnomalyFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
+	Limit         uint32           `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryAnomaliesRequest) Reset() {
+	*x = QueryAnomaliesRequest{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryAnomaliesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryAnomaliesRequest) ProtoMessage() {}
+
+func (x *QueryAnomaliesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryAnomaliesRequest.ProtoReflect.Descriptor instead.
+func (*QueryAnomaliesRequest) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *QueryAnomaliesRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *QueryAnomaliesRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *QueryAnomaliesRequest) GetAllow() []*AnomalyFilter {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *QueryAnomaliesRequest) GetDeny() []*AnomalyFilter {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+func (x *QueryAnomaliesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type QueryAnomaliesResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Anomalies []*Anomaly             `protobuf:"bytes,1,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
+	// As in QueryFlowsResponse.
+	Lost          *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated     bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched       uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes  []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryAnomaliesResponse) Reset() {
+	*x = QueryAnomaliesResponse{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryAnomaliesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryAnomaliesResponse) ProtoMessage() {}
+
+func (x *QueryAnomaliesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryAnomaliesResponse.ProtoReflect.Descriptor instead.
+func (*QueryAnomaliesResponse) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *QueryAnomaliesResponse) GetAnomalies() []*Anomaly {
+	if x != nil {
+		return x.Anomalies
+	}
+	return nil
+}
+
+func (x *QueryAnomaliesResponse) GetLost() *Loss {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *QueryAnomaliesResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *QueryAnomaliesResponse) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *QueryAnomaliesResponse) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *QueryAnomaliesResponse) GetMissingNodes() []string {
+	if x != nil {
+		return x.MissingNodes
+	}
+	return nil
+}
+
 // Loss is what was seen by a probe but could not be counted or reported.
 type Loss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1433,15 +2608,17 @@ type Loss struct {
 	Bytes   uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Events (not counters) that found the ring buffer full.
 	Events uint64 `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`
-	// Flow records that the store dropped before their retention had passed, to keep its memory bound.
+	// Records that the store dropped before their retention had passed, to keep its memory bound.
 	EvictedRecords uint64 `protobuf:"varint,4,opt,name=evicted_records,json=evictedRecords,proto3" json:"evicted_records,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// System calls that could be counted to no container.
+	Calls         uint64 `protobuf:"varint,5,opt,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +2630,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +2643,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Loss) GetPackets() uint64 {
@@ -1497,6 +2674,13 @@ func (x *Loss) GetEvictedRecords() uint64 {
 	return 0
 }
 
+func (x *Loss) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1505,7 +2689,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +2701,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +2714,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{24}
 }
 
 type GetStatusResponse struct {
@@ -1545,7 +2729,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +2741,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +2754,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{13}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetStatusResponse) GetNodes() []*NodeStatus {
@@ -1603,15 +2787,17 @@ type NodeStatus struct {
 	LastSeen *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	Started  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started,proto3" json:"started,omitempty"`
 	// True when last_seen is older than three reporting intervals.
-	Missing       bool           `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
+	Missing bool `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
+	// Unset where that receiver does not run.
 	Network       *NetworkStatus `protobuf:"bytes,7,opt,name=network,proto3" json:"network,omitempty"`
+	Syscalls      *SyscallStatus `protobuf:"bytes,8,opt,name=syscalls,proto3" json:"syscalls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +2809,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +2822,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{14}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -1688,6 +2874,13 @@ func (x *NodeStatus) GetNetwork() *NetworkStatus {
 	return nil
 }
 
+func (x *NodeStatus) GetSyscalls() *SyscallStatus {
+	if x != nil {
+		return x.Syscalls
+	}
+	return nil
+}
+
 // NetworkStatus is the state of a node's flow engine. Counts are since the agent's start.
 type NetworkStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1718,7 +2911,7 @@ type NetworkStatus struct {
 
 func (x *NetworkStatus) Reset() {
 	*x = NetworkStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +2923,7 @@ func (x *NetworkStatus) String() string {
 func (*NetworkStatus) ProtoMessage() {}
 
 func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +2936,7 @@ func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
 func (*NetworkStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{15}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NetworkStatus) GetAttachMode() string {
@@ -1844,6 +3037,121 @@ func (x *NetworkStatus) GetUnavailable() map[string]string {
 	return nil
 }
 
+// SyscallStatus is the state of a node's system call engine. Counts are since the agent's start.
+type SyscallStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Calls uint64                 `protobuf:"varint,1,opt,name=calls,proto3" json:"calls,omitempty"`
+	// Calls, and events that found the ring buffer full.
+	Lost *Loss `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Cgroups that made calls in the last interval.
+	Cgroups         uint64 `protobuf:"varint,3,opt,name=cgroups,proto3" json:"cgroups,omitempty"`
+	RingBufferBytes uint64 `protobuf:"varint,4,opt,name=ring_buffer_bytes,json=ringBufferBytes,proto3" json:"ring_buffer_bytes,omitempty"`
+	// As in NetworkStatus.
+	RingBufferUtilization float64              `protobuf:"fixed64,5,opt,name=ring_buffer_utilization,json=ringBufferUtilization,proto3" json:"ring_buffer_utilization,omitempty"`
+	Interval              *durationpb.Duration `protobuf:"bytes,6,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Events are sampled by this factor more sparsely than configured, because the ring buffer was nearly full.
+	Thinning uint32 `protobuf:"varint,7,opt,name=thinning,proto3" json:"thinning,omitempty"`
+	// Latency and errors are measured.
+	Latency bool `protobuf:"varint,8,opt,name=latency,proto3" json:"latency,omitempty"`
+	// As in NetworkStatus.
+	Unavailable   map[string]string `protobuf:"bytes,9,rep,name=unavailable,proto3" json:"unavailable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyscallStatus) Reset() {
+	*x = SyscallStatus{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyscallStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyscallStatus) ProtoMessage() {}
+
+func (x *SyscallStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyscallStatus.ProtoReflect.Descriptor instead.
+func (*SyscallStatus) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SyscallStatus) GetCalls() uint64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
+func (x *SyscallStatus) GetLost() *Loss {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *SyscallStatus) GetCgroups() uint64 {
+	if x != nil {
+		return x.Cgroups
+	}
+	return 0
+}
+
+func (x *SyscallStatus) GetRingBufferBytes() uint64 {
+	if x != nil {
+		return x.RingBufferBytes
+	}
+	return 0
+}
+
+func (x *SyscallStatus) GetRingBufferUtilization() float64 {
+	if x != nil {
+		return x.RingBufferUtilization
+	}
+	return 0
+}
+
+func (x *SyscallStatus) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *SyscallStatus) GetThinning() uint32 {
+	if x != nil {
+		return x.Thinning
+	}
+	return 0
+}
+
+func (x *SyscallStatus) GetLatency() bool {
+	if x != nil {
+		return x.Latency
+	}
+	return false
+}
+
+func (x *SyscallStatus) GetUnavailable() map[string]string {
+	if x != nil {
+		return x.Unavailable
+	}
+	return nil
+}
+
 // Drops are the packets that the kernel dropped for one reason.
 type Drops struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1856,7 +3164,7 @@ type Drops struct {
 
 func (x *Drops) Reset() {
 	*x = Drops{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +3176,7 @@ func (x *Drops) String() string {
 func (*Drops) ProtoMessage() {}
 
 func (x *Drops) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +3189,7 @@ func (x *Drops) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drops.ProtoReflect.Descriptor instead.
 func (*Drops) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{16}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Drops) GetReason() string {
@@ -1916,7 +3224,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +3236,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +3249,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{17}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StoreStatus) GetBackend() string {
@@ -2002,20 +3310,23 @@ func (x *StoreStatus) GetSubscriberDrops() uint64 {
 
 type StreamEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in QueryFlowsRequest.
+	// As in QueryFlowsRequest; they say nothing of system calls and anomalies.
 	Allow []*FlowFilter `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`
 	Deny  []*FlowFilter `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
 	// Only these kinds; all when empty.
 	Kinds []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=orb8.v1.EventKind" json:"kinds,omitempty"`
 	// Of the lookups that allow and deny leave, only those that match any of these; all when there is none.
-	Dns           []*DnsFilter `protobuf:"bytes,4,rep,name=dns,proto3" json:"dns,omitempty"`
+	Dns []*DnsFilter `protobuf:"bytes,4,rep,name=dns,proto3" json:"dns,omitempty"`
+	// Of the system calls and the anomalies, only those that match any of these; all when there is none.
+	Syscalls      []*SyscallFilter `protobuf:"bytes,5,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
+	Anomalies     []*AnomalyFilter `protobuf:"bytes,6,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +3338,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +3351,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{18}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StreamEventsRequest) GetAllow() []*FlowFilter {
@@ -2071,22 +3382,38 @@ func (x *StreamEventsRequest) GetDns() []*DnsFilter {
 	return nil
 }
 
+func (x *StreamEventsRequest) GetSyscalls() []*SyscallFilter {
+	if x != nil {
+		return x.Syscalls
+	}
+	return nil
+}
+
+func (x *StreamEventsRequest) GetAnomalies() []*AnomalyFilter {
+	if x != nil {
+		return x.Anomalies
+	}
+	return nil
+}
+
 type StreamEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  EventKind              `protobuf:"varint,1,opt,name=kind,proto3,enum=orb8.v1.EventKind" json:"kind,omitempty"`
 	Time  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// Of all kinds but DNS.
+	// Of all kinds but DNS, SYSCALL and ANOMALY.
 	Flow *Flow `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
 	// Events that this subscriber lost since the previous message because it read too slowly.
-	Dropped       uint64     `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
-	Dns           *DnsLookup `protobuf:"bytes,5,opt,name=dns,proto3" json:"dns,omitempty"`
+	Dropped       uint64        `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dns           *DnsLookup    `protobuf:"bytes,5,opt,name=dns,proto3" json:"dns,omitempty"`
+	Syscall       *SyscallEvent `protobuf:"bytes,6,opt,name=syscall,proto3" json:"syscall,omitempty"`
+	Anomaly       *Anomaly      `protobuf:"bytes,7,opt,name=anomaly,proto3" json:"anomaly,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +3425,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +3438,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{19}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StreamEventsResponse) GetKind() EventKind {
@@ -2145,6 +3472,20 @@ func (x *StreamEventsResponse) GetDropped() uint64 {
 func (x *StreamEventsResponse) GetDns() *DnsLookup {
 	if x != nil {
 		return x.Dns
+	}
+	return nil
+}
+
+func (x *StreamEventsResponse) GetSyscall() *SyscallEvent {
+	if x != nil {
+		return x.Syscall
+	}
+	return nil
+}
+
+func (x *StreamEventsResponse) GetAnomaly() *Anomaly {
+	if x != nil {
+		return x.Anomaly
 	}
 	return nil
 }
@@ -2273,17 +3614,120 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
 	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
-	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"w\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\xa4\x01\n" +
+	"\tContainer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
+	"\apod_uid\x18\x03 \x01(\tR\x06podUid\x12\x10\n" +
+	"\x03pod\x18\x04 \x01(\tR\x03pod\x12\x1c\n" +
+	"\tnamespace\x18\x05 \x01(\tR\tnamespace\x12\x16\n" +
+	"\x06cgroup\x18\x06 \x01(\tR\x06cgroup\x12\x12\n" +
+	"\x04unit\x18\a \x01(\tR\x04unit\"\xfd\x03\n" +
+	"\aSyscall\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x120\n" +
+	"\tcontainer\x18\x04 \x01(\v2\x12.orb8.v1.ContainerR\tcontainer\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x16\n" +
+	"\x06number\x18\x06 \x01(\x05R\x06number\x12\x10\n" +
+	"\x03abi\x18\a \x01(\tR\x03abi\x12\x14\n" +
+	"\x05calls\x18\b \x01(\x04R\x05calls\x12\x1b\n" +
+	"\x06errors\x18\t \x01(\x04H\x00R\x06errors\x88\x01\x01\x12H\n" +
+	"\x0eerrors_by_name\x18\n" +
+	" \x03(\v2\".orb8.v1.Syscall.ErrorsByNameEntryR\ferrorsByName\x121\n" +
+	"\alatency\x18\v \x01(\v2\x17.orb8.v1.SyscallLatencyR\alatency\x12\x12\n" +
+	"\x04lost\x18\f \x01(\x04R\x04lost\x1a?\n" +
+	"\x11ErrorsByNameEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B\t\n" +
+	"\a_errors\"W\n" +
+	"\x0eSyscallLatency\x12+\n" +
+	"\x03sum\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03sum\x12\x18\n" +
+	"\abuckets\x18\x02 \x03(\x04R\abuckets\"\xaf\x01\n" +
+	"\rSyscallFilter\x12\x12\n" +
+	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x02 \x03(\tR\n" +
+	"namespaces\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x03 \x03(\tR\n" +
+	"containers\x12\x18\n" +
+	"\acgroups\x18\x04 \x03(\tR\acgroups\x12\x1a\n" +
+	"\bsyscalls\x18\x05 \x03(\tR\bsyscalls\x12\x14\n" +
+	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\xea\x01\n" +
+	"\x14QuerySyscallsRequest\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
+	"\x05allow\x18\x03 \x03(\v2\x16.orb8.v1.SyscallFilterR\x05allow\x12*\n" +
+	"\x04deny\x18\x04 \x03(\v2\x16.orb8.v1.SyscallFilterR\x04deny\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xf9\x01\n" +
+	"\x15QuerySyscallsResponse\x12,\n" +
+	"\bsyscalls\x18\x01 \x03(\v2\x10.orb8.v1.SyscallR\bsyscalls\x12!\n" +
+	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
+	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
+	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\xd4\x02\n" +
+	"\fSyscallEvent\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
+	"\tcontainer\x18\x03 \x01(\v2\x12.orb8.v1.ContainerR\tcontainer\x12\x18\n" +
+	"\aprocess\x18\x04 \x01(\tR\aprocess\x12\x10\n" +
+	"\x03pid\x18\x05 \x01(\rR\x03pid\x12\x10\n" +
+	"\x03tid\x18\x06 \x01(\rR\x03tid\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x16\n" +
+	"\x06number\x18\b \x01(\x05R\x06number\x12\x10\n" +
+	"\x03abi\x18\t \x01(\tR\x03abi\x126\n" +
+	"\targuments\x18\n" +
+	" \x03(\v2\x18.orb8.v1.SyscallArgumentR\targuments\x12\x1a\n" +
+	"\bsampling\x18\v \x01(\rR\bsampling\";\n" +
+	"\x0fSyscallArgument\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xaf\x03\n" +
+	"\aAnomaly\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
+	"\tcontainer\x18\x03 \x01(\v2\x12.orb8.v1.ContainerR\tcontainer\x12\x1a\n" +
+	"\bworkload\x18\x04 \x01(\tR\bworkload\x12\x12\n" +
+	"\x04rule\x18\x05 \x01(\tR\x04rule\x12-\n" +
+	"\bseverity\x18\x06 \x01(\x0e2\x11.orb8.v1.SeverityR\bseverity\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x16\n" +
+	"\x06number\x18\b \x01(\x05R\x06number\x12\x10\n" +
+	"\x03abi\x18\t \x01(\tR\x03abi\x12\x18\n" +
+	"\amessage\x18\n" +
+	" \x01(\tR\amessage\x121\n" +
+	"\bevidence\x18\v \x01(\v2\x15.orb8.v1.SyscallEventR\bevidence\x12\x14\n" +
+	"\x05calls\x18\f \x01(\x04R\x05calls\x12\x12\n" +
+	"\x04rate\x18\r \x01(\x01R\x04rate\x12\x1a\n" +
+	"\bbaseline\x18\x0e \x01(\x01R\bbaseline\"\x8d\x01\n" +
+	"\rAnomalyFilter\x120\n" +
+	"\asyscall\x18\x01 \x01(\v2\x16.orb8.v1.SyscallFilterR\asyscall\x12\x14\n" +
+	"\x05rules\x18\x02 \x03(\tR\x05rules\x124\n" +
+	"\fmin_severity\x18\x03 \x01(\x0e2\x11.orb8.v1.SeverityR\vminSeverity\"\xeb\x01\n" +
+	"\x15QueryAnomaliesRequest\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
+	"\x05allow\x18\x03 \x03(\v2\x16.orb8.v1.AnomalyFilterR\x05allow\x12*\n" +
+	"\x04deny\x18\x04 \x03(\v2\x16.orb8.v1.AnomalyFilterR\x04deny\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xfc\x01\n" +
+	"\x16QueryAnomaliesResponse\x12.\n" +
+	"\tanomalies\x18\x01 \x03(\v2\x10.orb8.v1.AnomalyR\tanomalies\x12!\n" +
+	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
+	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
+	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\x8d\x01\n" +
 	"\x04Loss\x12\x18\n" +
 	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
 	"\x06events\x18\x03 \x01(\x04R\x06events\x12'\n" +
-	"\x0fevicted_records\x18\x04 \x01(\x04R\x0eevictedRecords\"\x12\n" +
+	"\x0fevicted_records\x18\x04 \x01(\x04R\x0eevictedRecords\x12\x14\n" +
+	"\x05calls\x18\x05 \x01(\x04R\x05calls\"\x12\n" +
 	"\x10GetStatusRequest\"\x84\x01\n" +
 	"\x11GetStatusResponse\x12)\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x13.orb8.v1.NodeStatusR\x05nodes\x12*\n" +
 	"\x05store\x18\x02 \x01(\v2\x14.orb8.v1.StoreStatusR\x05store\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\"\x8d\x02\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"\xc1\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -2292,7 +3736,8 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tlast_seen\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x124\n" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x18\n" +
 	"\amissing\x18\x06 \x01(\bR\amissing\x120\n" +
-	"\anetwork\x18\a \x01(\v2\x16.orb8.v1.NetworkStatusR\anetwork\"\x94\x05\n" +
+	"\anetwork\x18\a \x01(\v2\x16.orb8.v1.NetworkStatusR\anetwork\x122\n" +
+	"\bsyscalls\x18\b \x01(\v2\x16.orb8.v1.SyscallStatusR\bsyscalls\"\x94\x05\n" +
 	"\rNetworkStatus\x12\x1f\n" +
 	"\vattach_mode\x18\x01 \x01(\tR\n" +
 	"attachMode\x12#\n" +
@@ -2313,6 +3758,19 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\vunavailable\x18\x0e \x03(\v2'.orb8.v1.NetworkStatus.UnavailableEntryR\vunavailable\x1a>\n" +
 	"\x10UnavailableEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x03\n" +
+	"\rSyscallStatus\x12\x14\n" +
+	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12!\n" +
+	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x18\n" +
+	"\acgroups\x18\x03 \x01(\x04R\acgroups\x12*\n" +
+	"\x11ring_buffer_bytes\x18\x04 \x01(\x04R\x0fringBufferBytes\x126\n" +
+	"\x17ring_buffer_utilization\x18\x05 \x01(\x01R\x15ringBufferUtilization\x125\n" +
+	"\binterval\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1a\n" +
+	"\bthinning\x18\a \x01(\rR\bthinning\x12\x18\n" +
+	"\alatency\x18\b \x01(\bR\alatency\x12I\n" +
+	"\vunavailable\x18\t \x03(\v2'.orb8.v1.SyscallStatus.UnavailableEntryR\vunavailable\x1a>\n" +
+	"\x10UnavailableEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"9\n" +
 	"\x05Drops\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
@@ -2325,18 +3783,22 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12'\n" +
 	"\x0fevicted_records\x18\x06 \x01(\x04R\x0eevictedRecords\x12 \n" +
 	"\vsubscribers\x18\a \x01(\rR\vsubscribers\x12)\n" +
-	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\"\xb9\x01\n" +
+	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\"\xa3\x02\n" +
 	"\x13StreamEventsRequest\x12)\n" +
 	"\x05allow\x18\x01 \x03(\v2\x13.orb8.v1.FlowFilterR\x05allow\x12'\n" +
 	"\x04deny\x18\x02 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12(\n" +
 	"\x05kinds\x18\x03 \x03(\x0e2\x12.orb8.v1.EventKindR\x05kinds\x12$\n" +
-	"\x03dns\x18\x04 \x03(\v2\x12.orb8.v1.DnsFilterR\x03dns\"\xd1\x01\n" +
+	"\x03dns\x18\x04 \x03(\v2\x12.orb8.v1.DnsFilterR\x03dns\x122\n" +
+	"\bsyscalls\x18\x05 \x03(\v2\x16.orb8.v1.SyscallFilterR\bsyscalls\x124\n" +
+	"\tanomalies\x18\x06 \x03(\v2\x16.orb8.v1.AnomalyFilterR\tanomalies\"\xae\x02\n" +
 	"\x14StreamEventsResponse\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.orb8.v1.EventKindR\x04kind\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12!\n" +
 	"\x04flow\x18\x03 \x01(\v2\r.orb8.v1.FlowR\x04flow\x12\x18\n" +
 	"\adropped\x18\x04 \x01(\x04R\adropped\x12$\n" +
-	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns*j\n" +
+	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns\x12/\n" +
+	"\asyscall\x18\x06 \x01(\v2\x15.orb8.v1.SyscallEventR\asyscall\x12*\n" +
+	"\aanomaly\x18\a \x01(\v2\x10.orb8.v1.AnomalyR\aanomaly*j\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DIRECTION_INGRESS\x10\x01\x12\x14\n" +
@@ -2345,7 +3807,12 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tInitiator\x12\x19\n" +
 	"\x15INITIATOR_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10INITIATOR_SOURCE\x10\x01\x12\x19\n" +
-	"\x15INITIATOR_DESTINATION\x10\x02*\xcb\x01\n" +
+	"\x15INITIATOR_DESTINATION\x10\x02*d\n" +
+	"\bSeverity\x12\x18\n" +
+	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSEVERITY_INFO\x10\x01\x12\x14\n" +
+	"\x10SEVERITY_WARNING\x10\x02\x12\x15\n" +
+	"\x11SEVERITY_CRITICAL\x10\x03*\xfb\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEVENT_KIND_NEW\x10\x01\x12\x12\n" +
@@ -2355,11 +3822,16 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x0fEVENT_KIND_FLOW\x10\x05\x12\x12\n" +
 	"\x0eEVENT_KIND_END\x10\x06\x12\x12\n" +
 	"\x0eEVENT_KIND_DNS\x10\a\x12\x15\n" +
-	"\x11EVENT_KIND_PACKET\x10\b2\xb8\x02\n" +
+	"\x11EVENT_KIND_PACKET\x10\b\x12\x16\n" +
+	"\x12EVENT_KIND_SYSCALL\x10\t\x12\x16\n" +
+	"\x12EVENT_KIND_ANOMALY\x10\n" +
+	"2\xe5\x03\n" +
 	"\fOrbitService\x12J\n" +
 	"\n" +
 	"QueryFlows\x12\x1a.orb8.v1.QueryFlowsRequest\x1a\x1b.orb8.v1.QueryFlowsResponse\"\x03\x90\x02\x01\x12D\n" +
-	"\bQueryDns\x12\x18.orb8.v1.QueryDnsRequest\x1a\x19.orb8.v1.QueryDnsResponse\"\x03\x90\x02\x01\x12G\n" +
+	"\bQueryDns\x12\x18.orb8.v1.QueryDnsRequest\x1a\x19.orb8.v1.QueryDnsResponse\"\x03\x90\x02\x01\x12S\n" +
+	"\rQuerySyscalls\x12\x1d.orb8.v1.QuerySyscallsRequest\x1a\x1e.orb8.v1.QuerySyscallsResponse\"\x03\x90\x02\x01\x12V\n" +
+	"\x0eQueryAnomalies\x12\x1e.orb8.v1.QueryAnomaliesRequest\x1a\x1f.orb8.v1.QueryAnomaliesResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\tGetStatus\x12\x19.orb8.v1.GetStatusRequest\x1a\x1a.orb8.v1.GetStatusResponse\"\x03\x90\x02\x01\x12M\n" +
 	"\fStreamEvents\x12\x1c.orb8.v1.StreamEventsRequest\x1a\x1d.orb8.v1.StreamEventsResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
@@ -2375,101 +3847,158 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 	return file_orb8_v1_orb8_proto_rawDescData
 }
 
-var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_orb8_v1_orb8_proto_goTypes = []any{
-	(Direction)(0),                // 0: orb8.v1.Direction
-	(Initiator)(0),                // 1: orb8.v1.Initiator
-	(EventKind)(0),                // 2: orb8.v1.EventKind
-	(*Endpoint)(nil),              // 3: orb8.v1.Endpoint
-	(*Flow)(nil),                  // 4: orb8.v1.Flow
-	(*OtherEnd)(nil),              // 5: orb8.v1.OtherEnd
-	(*FlowFilter)(nil),            // 6: orb8.v1.FlowFilter
-	(*QueryFlowsRequest)(nil),     // 7: orb8.v1.QueryFlowsRequest
-	(*QueryFlowsResponse)(nil),    // 8: orb8.v1.QueryFlowsResponse
-	(*DnsLookup)(nil),             // 9: orb8.v1.DnsLookup
-	(*DnsAnswer)(nil),             // 10: orb8.v1.DnsAnswer
-	(*DnsFilter)(nil),             // 11: orb8.v1.DnsFilter
-	(*QueryDnsRequest)(nil),       // 12: orb8.v1.QueryDnsRequest
-	(*QueryDnsResponse)(nil),      // 13: orb8.v1.QueryDnsResponse
-	(*Loss)(nil),                  // 14: orb8.v1.Loss
-	(*GetStatusRequest)(nil),      // 15: orb8.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 16: orb8.v1.GetStatusResponse
-	(*NodeStatus)(nil),            // 17: orb8.v1.NodeStatus
-	(*NetworkStatus)(nil),         // 18: orb8.v1.NetworkStatus
-	(*Drops)(nil),                 // 19: orb8.v1.Drops
-	(*StoreStatus)(nil),           // 20: orb8.v1.StoreStatus
-	(*StreamEventsRequest)(nil),   // 21: orb8.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil),  // 22: orb8.v1.StreamEventsResponse
-	nil,                           // 23: orb8.v1.NetworkStatus.UnavailableEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(Direction)(0),                 // 0: orb8.v1.Direction
+	(Initiator)(0),                 // 1: orb8.v1.Initiator
+	(Severity)(0),                  // 2: orb8.v1.Severity
+	(EventKind)(0),                 // 3: orb8.v1.EventKind
+	(*Endpoint)(nil),               // 4: orb8.v1.Endpoint
+	(*Flow)(nil),                   // 5: orb8.v1.Flow
+	(*OtherEnd)(nil),               // 6: orb8.v1.OtherEnd
+	(*FlowFilter)(nil),             // 7: orb8.v1.FlowFilter
+	(*QueryFlowsRequest)(nil),      // 8: orb8.v1.QueryFlowsRequest
+	(*QueryFlowsResponse)(nil),     // 9: orb8.v1.QueryFlowsResponse
+	(*DnsLookup)(nil),              // 10: orb8.v1.DnsLookup
+	(*DnsAnswer)(nil),              // 11: orb8.v1.DnsAnswer
+	(*DnsFilter)(nil),              // 12: orb8.v1.DnsFilter
+	(*QueryDnsRequest)(nil),        // 13: orb8.v1.QueryDnsRequest
+	(*QueryDnsResponse)(nil),       // 14: orb8.v1.QueryDnsResponse
+	(*Container)(nil),              // 15: orb8.v1.Container
+	(*Syscall)(nil),                // 16: orb8.v1.Syscall
+	(*SyscallLatency)(nil),         // 17: orb8.v1.SyscallLatency
+	(*SyscallFilter)(nil),          // 18: orb8.v1.SyscallFilter
+	(*QuerySyscallsRequest)(nil),   // 19: orb8.v1.QuerySyscallsRequest
+	(*QuerySyscallsResponse)(nil),  // 20: orb8.v1.QuerySyscallsResponse
+	(*SyscallEvent)(nil),           // 21: orb8.v1.SyscallEvent
+	(*SyscallArgument)(nil),        // 22: orb8.v1.SyscallArgument
+	(*Anomaly)(nil),                // 23: orb8.v1.Anomaly
+	(*AnomalyFilter)(nil),          // 24: orb8.v1.AnomalyFilter
+	(*QueryAnomaliesRequest)(nil),  // 25: orb8.v1.QueryAnomaliesRequest
+	(*QueryAnomaliesResponse)(nil), // 26: orb8.v1.QueryAnomaliesResponse
+	(*Loss)(nil),                   // 27: orb8.v1.Loss
+	(*GetStatusRequest)(nil),       // 28: orb8.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 29: orb8.v1.GetStatusResponse
+	(*NodeStatus)(nil),             // 30: orb8.v1.NodeStatus
+	(*NetworkStatus)(nil),          // 31: orb8.v1.NetworkStatus
+	(*SyscallStatus)(nil),          // 32: orb8.v1.SyscallStatus
+	(*Drops)(nil),                  // 33: orb8.v1.Drops
+	(*StoreStatus)(nil),            // 34: orb8.v1.StoreStatus
+	(*StreamEventsRequest)(nil),    // 35: orb8.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),   // 36: orb8.v1.StreamEventsResponse
+	nil,                            // 37: orb8.v1.Syscall.ErrorsByNameEntry
+	nil,                            // 38: orb8.v1.NetworkStatus.UnavailableEntry
+	nil,                            // 39: orb8.v1.SyscallStatus.UnavailableEntry
+	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	24, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	24, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	40, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	40, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
 	0,  // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
-	3,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
-	3,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	25, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
-	25, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
-	25, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	4,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
+	4,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
+	41, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	41, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	41, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
 	1,  // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
-	3,  // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
-	3,  // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
-	5,  // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
+	4,  // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
+	4,  // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
+	6,  // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
 	0,  // 12: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
-	24, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	24, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
-	6,  // 15: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
-	6,  // 16: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
-	4,  // 17: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
-	14, // 18: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	24, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	24, // 20: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
+	40, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	40, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	7,  // 15: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
+	7,  // 16: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
+	5,  // 17: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
+	27, // 18: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
+	40, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	40, // 20: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
 	0,  // 21: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
-	3,  // 22: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
-	3,  // 23: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
-	25, // 24: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
-	10, // 25: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
-	6,  // 26: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
-	24, // 27: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
-	24, // 28: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
-	11, // 29: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
-	9,  // 30: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
-	14, // 31: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
-	24, // 32: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
-	17, // 33: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	20, // 34: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	24, // 35: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	24, // 36: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
-	18, // 37: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
-	14, // 38: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	25, // 39: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	19, // 40: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
-	23, // 41: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
-	24, // 42: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	6,  // 43: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	6,  // 44: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	2,  // 45: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	11, // 46: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
-	2,  // 47: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	24, // 48: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	4,  // 49: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	9,  // 50: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
-	7,  // 51: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	12, // 52: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
-	15, // 53: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	21, // 54: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	8,  // 55: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	13, // 56: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
-	16, // 57: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	22, // 58: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	55, // [55:59] is the sub-list for method output_type
-	51, // [51:55] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	4,  // 22: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
+	4,  // 23: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
+	41, // 24: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
+	11, // 25: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
+	7,  // 26: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
+	40, // 27: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
+	40, // 28: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
+	12, // 29: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
+	10, // 30: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
+	27, // 31: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
+	40, // 32: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
+	40, // 33: orb8.v1.Syscall.start:type_name -> google.protobuf.Timestamp
+	40, // 34: orb8.v1.Syscall.end:type_name -> google.protobuf.Timestamp
+	15, // 35: orb8.v1.Syscall.container:type_name -> orb8.v1.Container
+	37, // 36: orb8.v1.Syscall.errors_by_name:type_name -> orb8.v1.Syscall.ErrorsByNameEntry
+	17, // 37: orb8.v1.Syscall.latency:type_name -> orb8.v1.SyscallLatency
+	41, // 38: orb8.v1.SyscallLatency.sum:type_name -> google.protobuf.Duration
+	40, // 39: orb8.v1.QuerySyscallsRequest.since:type_name -> google.protobuf.Timestamp
+	40, // 40: orb8.v1.QuerySyscallsRequest.until:type_name -> google.protobuf.Timestamp
+	18, // 41: orb8.v1.QuerySyscallsRequest.allow:type_name -> orb8.v1.SyscallFilter
+	18, // 42: orb8.v1.QuerySyscallsRequest.deny:type_name -> orb8.v1.SyscallFilter
+	16, // 43: orb8.v1.QuerySyscallsResponse.syscalls:type_name -> orb8.v1.Syscall
+	27, // 44: orb8.v1.QuerySyscallsResponse.lost:type_name -> orb8.v1.Loss
+	40, // 45: orb8.v1.QuerySyscallsResponse.oldest:type_name -> google.protobuf.Timestamp
+	40, // 46: orb8.v1.SyscallEvent.time:type_name -> google.protobuf.Timestamp
+	15, // 47: orb8.v1.SyscallEvent.container:type_name -> orb8.v1.Container
+	22, // 48: orb8.v1.SyscallEvent.arguments:type_name -> orb8.v1.SyscallArgument
+	40, // 49: orb8.v1.Anomaly.time:type_name -> google.protobuf.Timestamp
+	15, // 50: orb8.v1.Anomaly.container:type_name -> orb8.v1.Container
+	2,  // 51: orb8.v1.Anomaly.severity:type_name -> orb8.v1.Severity
+	21, // 52: orb8.v1.Anomaly.evidence:type_name -> orb8.v1.SyscallEvent
+	18, // 53: orb8.v1.AnomalyFilter.syscall:type_name -> orb8.v1.SyscallFilter
+	2,  // 54: orb8.v1.AnomalyFilter.min_severity:type_name -> orb8.v1.Severity
+	40, // 55: orb8.v1.QueryAnomaliesRequest.since:type_name -> google.protobuf.Timestamp
+	40, // 56: orb8.v1.QueryAnomaliesRequest.until:type_name -> google.protobuf.Timestamp
+	24, // 57: orb8.v1.QueryAnomaliesRequest.allow:type_name -> orb8.v1.AnomalyFilter
+	24, // 58: orb8.v1.QueryAnomaliesRequest.deny:type_name -> orb8.v1.AnomalyFilter
+	23, // 59: orb8.v1.QueryAnomaliesResponse.anomalies:type_name -> orb8.v1.Anomaly
+	27, // 60: orb8.v1.QueryAnomaliesResponse.lost:type_name -> orb8.v1.Loss
+	40, // 61: orb8.v1.QueryAnomaliesResponse.oldest:type_name -> google.protobuf.Timestamp
+	30, // 62: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	34, // 63: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	40, // 64: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 65: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	31, // 66: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
+	32, // 67: orb8.v1.NodeStatus.syscalls:type_name -> orb8.v1.SyscallStatus
+	27, // 68: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
+	41, // 69: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	33, // 70: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
+	38, // 71: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
+	27, // 72: orb8.v1.SyscallStatus.lost:type_name -> orb8.v1.Loss
+	41, // 73: orb8.v1.SyscallStatus.interval:type_name -> google.protobuf.Duration
+	39, // 74: orb8.v1.SyscallStatus.unavailable:type_name -> orb8.v1.SyscallStatus.UnavailableEntry
+	40, // 75: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	7,  // 76: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	7,  // 77: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	3,  // 78: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	12, // 79: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
+	18, // 80: orb8.v1.StreamEventsRequest.syscalls:type_name -> orb8.v1.SyscallFilter
+	24, // 81: orb8.v1.StreamEventsRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
+	3,  // 82: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	40, // 83: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	5,  // 84: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	10, // 85: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
+	21, // 86: orb8.v1.StreamEventsResponse.syscall:type_name -> orb8.v1.SyscallEvent
+	23, // 87: orb8.v1.StreamEventsResponse.anomaly:type_name -> orb8.v1.Anomaly
+	8,  // 88: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	13, // 89: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
+	19, // 90: orb8.v1.OrbitService.QuerySyscalls:input_type -> orb8.v1.QuerySyscallsRequest
+	25, // 91: orb8.v1.OrbitService.QueryAnomalies:input_type -> orb8.v1.QueryAnomaliesRequest
+	28, // 92: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	35, // 93: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	9,  // 94: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	14, // 95: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
+	20, // 96: orb8.v1.OrbitService.QuerySyscalls:output_type -> orb8.v1.QuerySyscallsResponse
+	26, // 97: orb8.v1.OrbitService.QueryAnomalies:output_type -> orb8.v1.QueryAnomaliesResponse
+	29, // 98: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	36, // 99: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	94, // [94:100] is the sub-list for method output_type
+	88, // [88:94] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -2477,13 +4006,14 @@ func file_orb8_v1_orb8_proto_init() {
 	if File_orb8_v1_orb8_proto != nil {
 		return
 	}
+	file_orb8_v1_orb8_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   21,
+			NumEnums:      4,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

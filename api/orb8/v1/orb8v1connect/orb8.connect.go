@@ -40,6 +40,12 @@ const (
 	OrbitServiceQueryFlowsProcedure = "/orb8.v1.OrbitService/QueryFlows"
 	// OrbitServiceQueryDnsProcedure is the fully-qualified name of the OrbitService's QueryDns RPC.
 	OrbitServiceQueryDnsProcedure = "/orb8.v1.OrbitService/QueryDns"
+	// OrbitServiceQuerySyscallsProcedure is the fully-qualified name of the OrbitService's
+	// QuerySyscalls RPC.
+	OrbitServiceQuerySyscallsProcedure = "/orb8.v1.OrbitService/QuerySyscalls"
+	// OrbitServiceQueryAnomaliesProcedure is the fully-qualified name of the OrbitService's
+	// QueryAnomalies RPC.
+	OrbitServiceQueryAnomaliesProcedure = "/orb8.v1.OrbitService/QueryAnomalies"
 	// OrbitServiceGetStatusProcedure is the fully-qualified name of the OrbitService's GetStatus RPC.
 	OrbitServiceGetStatusProcedure = "/orb8.v1.OrbitService/GetStatus"
 	// OrbitServiceStreamEventsProcedure is the fully-qualified name of the OrbitService's StreamEvents
@@ -53,6 +59,10 @@ type OrbitServiceClient interface {
 	QueryFlows(context.Context, *connect.Request[v1.QueryFlowsRequest]) (*connect.Response[v1.QueryFlowsResponse], error)
 	// QueryDns returns the DNS lookups of a time range, newest first.
 	QueryDns(context.Context, *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error)
+	// QuerySyscalls returns the system calls of a time range, one row a container and call, most calls first.
+	QuerySyscalls(context.Context, *connect.Request[v1.QuerySyscallsRequest]) (*connect.Response[v1.QuerySyscallsResponse], error)
+	// QueryAnomalies returns the calls of a time range that are not what their workload does, newest first.
+	QueryAnomalies(context.Context, *connect.Request[v1.QueryAnomaliesRequest]) (*connect.Response[v1.QueryAnomaliesResponse], error)
 	// GetStatus returns the state of every node that has reported: when it was last seen, what it counted, what it lost.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// StreamEvents sends events and flow records as they arrive. A subscriber that reads too slowly loses events;
@@ -85,6 +95,20 @@ func NewOrbitServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		querySyscalls: connect.NewClient[v1.QuerySyscallsRequest, v1.QuerySyscallsResponse](
+			httpClient,
+			baseURL+OrbitServiceQuerySyscallsProcedure,
+			connect.WithSchema(orbitServiceMethods.ByName("QuerySyscalls")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		queryAnomalies: connect.NewClient[v1.QueryAnomaliesRequest, v1.QueryAnomaliesResponse](
+			httpClient,
+			baseURL+OrbitServiceQueryAnomaliesProcedure,
+			connect.WithSchema(orbitServiceMethods.ByName("QueryAnomalies")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		getStatus: connect.NewClient[v1.GetStatusRequest, v1.GetStatusResponse](
 			httpClient,
 			baseURL+OrbitServiceGetStatusProcedure,
@@ -103,10 +127,12 @@ func NewOrbitServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 
 // orbitServiceClient implements OrbitServiceClient.
 type orbitServiceClient struct {
-	queryFlows   *connect.Client[v1.QueryFlowsRequest, v1.QueryFlowsResponse]
-	queryDns     *connect.Client[v1.QueryDnsRequest, v1.QueryDnsResponse]
-	getStatus    *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
-	streamEvents *connect.Client[v1.StreamEventsRequest, v1.StreamEventsResponse]
+	queryFlows     *connect.Client[v1.QueryFlowsRequest, v1.QueryFlowsResponse]
+	queryDns       *connect.Client[v1.QueryDnsRequest, v1.QueryDnsResponse]
+	querySyscalls  *connect.Client[v1.QuerySyscallsRequest, v1.QuerySyscallsResponse]
+	queryAnomalies *connect.Client[v1.QueryAnomaliesRequest, v1.QueryAnomaliesResponse]
+	getStatus      *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
+	streamEvents   *connect.Client[v1.StreamEventsRequest, v1.StreamEventsResponse]
 }
 
 // QueryFlows calls orb8.v1.OrbitService.QueryFlows.
@@ -117,6 +143,16 @@ func (c *orbitServiceClient) QueryFlows(ctx context.Context, req *connect.Reques
 // QueryDns calls orb8.v1.OrbitService.QueryDns.
 func (c *orbitServiceClient) QueryDns(ctx context.Context, req *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error) {
 	return c.queryDns.CallUnary(ctx, req)
+}
+
+// QuerySyscalls calls orb8.v1.OrbitService.QuerySyscalls.
+func (c *orbitServiceClient) QuerySyscalls(ctx context.Context, req *connect.Request[v1.QuerySyscallsRequest]) (*connect.Response[v1.QuerySyscallsResponse], error) {
+	return c.querySyscalls.CallUnary(ctx, req)
+}
+
+// QueryAnomalies calls orb8.v1.OrbitService.QueryAnomalies.
+func (c *orbitServiceClient) QueryAnomalies(ctx context.Context, req *connect.Request[v1.QueryAnomaliesRequest]) (*connect.Response[v1.QueryAnomaliesResponse], error) {
+	return c.queryAnomalies.CallUnary(ctx, req)
 }
 
 // GetStatus calls orb8.v1.OrbitService.GetStatus.
@@ -135,6 +171,10 @@ type OrbitServiceHandler interface {
 	QueryFlows(context.Context, *connect.Request[v1.QueryFlowsRequest]) (*connect.Response[v1.QueryFlowsResponse], error)
 	// QueryDns returns the DNS lookups of a time range, newest first.
 	QueryDns(context.Context, *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error)
+	// QuerySyscalls returns the system calls of a time range, one row a container and call, most calls first.
+	QuerySyscalls(context.Context, *connect.Request[v1.QuerySyscallsRequest]) (*connect.Response[v1.QuerySyscallsResponse], error)
+	// QueryAnomalies returns the calls of a time range that are not what their workload does, newest first.
+	QueryAnomalies(context.Context, *connect.Request[v1.QueryAnomaliesRequest]) (*connect.Response[v1.QueryAnomaliesResponse], error)
 	// GetStatus returns the state of every node that has reported: when it was last seen, what it counted, what it lost.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// StreamEvents sends events and flow records as they arrive. A subscriber that reads too slowly loses events;
@@ -163,6 +203,20 @@ func NewOrbitServiceHandler(svc OrbitServiceHandler, opts ...connect.HandlerOpti
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	orbitServiceQuerySyscallsHandler := connect.NewUnaryHandler(
+		OrbitServiceQuerySyscallsProcedure,
+		svc.QuerySyscalls,
+		connect.WithSchema(orbitServiceMethods.ByName("QuerySyscalls")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	orbitServiceQueryAnomaliesHandler := connect.NewUnaryHandler(
+		OrbitServiceQueryAnomaliesProcedure,
+		svc.QueryAnomalies,
+		connect.WithSchema(orbitServiceMethods.ByName("QueryAnomalies")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	orbitServiceGetStatusHandler := connect.NewUnaryHandler(
 		OrbitServiceGetStatusProcedure,
 		svc.GetStatus,
@@ -182,6 +236,10 @@ func NewOrbitServiceHandler(svc OrbitServiceHandler, opts ...connect.HandlerOpti
 			orbitServiceQueryFlowsHandler.ServeHTTP(w, r)
 		case OrbitServiceQueryDnsProcedure:
 			orbitServiceQueryDnsHandler.ServeHTTP(w, r)
+		case OrbitServiceQuerySyscallsProcedure:
+			orbitServiceQuerySyscallsHandler.ServeHTTP(w, r)
+		case OrbitServiceQueryAnomaliesProcedure:
+			orbitServiceQueryAnomaliesHandler.ServeHTTP(w, r)
 		case OrbitServiceGetStatusProcedure:
 			orbitServiceGetStatusHandler.ServeHTTP(w, r)
 		case OrbitServiceStreamEventsProcedure:
@@ -201,6 +259,14 @@ func (UnimplementedOrbitServiceHandler) QueryFlows(context.Context, *connect.Req
 
 func (UnimplementedOrbitServiceHandler) QueryDns(context.Context, *connect.Request[v1.QueryDnsRequest]) (*connect.Response[v1.QueryDnsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.QueryDns is not implemented"))
+}
+
+func (UnimplementedOrbitServiceHandler) QuerySyscalls(context.Context, *connect.Request[v1.QuerySyscallsRequest]) (*connect.Response[v1.QuerySyscallsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.QuerySyscalls is not implemented"))
+}
+
+func (UnimplementedOrbitServiceHandler) QueryAnomalies(context.Context, *connect.Request[v1.QueryAnomaliesRequest]) (*connect.Response[v1.QueryAnomaliesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.QueryAnomalies is not implemented"))
 }
 
 func (UnimplementedOrbitServiceHandler) GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error) {

@@ -197,7 +197,7 @@ func (s *Store) noteLookups(now time.Time, since, until int64) (storage.LookupRe
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	result := storage.LookupResult{Oldest: s.oldest(now, s.lookups.covered)}
-	result.Lost, result.MissingNodes = s.gaps(now, since, until)
+	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).flowReports)
 	result.Lost = result.Lost.Add(s.lookups.evictions.in(since, until))
 	var views []*lookupView
 	for _, c := range s.lookups.in(since, until) {

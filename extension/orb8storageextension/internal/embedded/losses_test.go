@@ -59,7 +59,7 @@ func TestLossExpires(t *testing.T) {
 	assert.Equal(t, lost(0), query(t, s, storage.FlowQuery{}).Lost, "the range ends where the retention does")
 	s.WriteStatus(status("a", 0, 11+hour, 6))
 	assert.Equal(t, lost(1), query(t, s, storage.FlowQuery{}).Lost)
-	assert.Len(t, s.nodes["a"].losses.spans, 1)
+	assert.Len(t, s.nodes["a"].flows.losses.spans, 1)
 }
 
 func TestLossesAreBounded(t *testing.T) {

@@ -5,44 +5,64 @@ import (
 
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
 )
 
 // missingIntervals is how many reports a node may be late before it counts as missing.
 const missingIntervals = 3
 
-// node is what a node last reported, and when it lost what.
+// node is what the receivers of a node last reported. One that does not run has never been seen.
 type node struct {
-	status flow.NetworkStatus
-	// seen is when the status arrived.
+	network  flow.NetworkStatus
+	syscalls syscalls.Status
+	flows    reports
+	calls    reports
+}
+
+func (n *node) flowReports() *reports { return &n.flows }
+func (n *node) callReports() *reports { return &n.calls }
+
+// latest are the reports of the receiver that was heard of last.
+func (n *node) latest() *reports {
+	if n.calls.seen.After(n.flows.seen) {
+		return &n.calls
+	}
+	return &n.flows
+}
+
+// reports are what all statuses of a receiver have told.
+type reports struct {
+	last report
+	// seen is when the last one arrived.
 	seen   time.Time
 	losses losses
 }
 
-// update takes a newer status. The counters of a status run since its Started: a new Started is a new run, and all
-// that it has counted is new.
-func (n *node) update(status flow.NetworkStatus, now time.Time) {
-	if status.Time.Before(n.status.Time) {
-		return
-	}
-	from, before := status.Started, storage.Loss{}
-	if status.Started.Equal(n.status.Started) {
-		from, before = n.status.Time, lossOf(&n.status)
-	}
-	after := lossOf(&status)
-	n.losses.add(span{
-		from: from.UnixNano(),
-		to:   status.Time.UnixNano(),
-		loss: storage.Loss{
-			Packets: since(before.Packets, after.Packets),
-			Bytes:   since(before.Bytes, after.Bytes),
-			Events:  since(before.Events, after.Events),
-		},
-	})
-	n.status, n.seen = status, now
+// report is what every status tells. Its loss is since started.
+type report struct {
+	time, started time.Time
+	interval      time.Duration
+	loss          storage.Loss
 }
 
-func lossOf(s *flow.NetworkStatus) storage.Loss {
-	return storage.Loss{Packets: s.LostPackets, Bytes: s.LostBytes, Events: s.LostEvents}
+// update takes a report unless it is an older one. The counters of a report run since its start: a new start is a new run,
+// and all that it has counted is new.
+func (r *reports) update(status report, now time.Time) bool {
+	if status.time.Before(r.last.time) {
+		return false
+	}
+	from, before := status.started, storage.Loss{}
+	if status.started.Equal(r.last.started) {
+		from, before = r.last.time, r.last.loss
+	}
+	r.losses.add(span{from: from.UnixNano(), to: status.time.UnixNano(), loss: storage.Loss{
+		Packets: since(before.Packets, status.loss.Packets),
+		Bytes:   since(before.Bytes, status.loss.Bytes),
+		Events:  since(before.Events, status.loss.Events),
+		Calls:   since(before.Calls, status.loss.Calls),
+	}})
+	r.last, r.seen = status, now
+	return true
 }
 
 // since is the growth of a counter; a counter that shrank without a restart tells nothing.
@@ -53,7 +73,7 @@ func since(before, after uint64) uint64 {
 	return after - before
 }
 
-// missing tells whether the node should have reported again before now.
-func (n *node) missing(now time.Time) bool {
-	return now.Sub(n.seen) > missingIntervals*n.status.Interval
+// missing tells whether there should have been another report before now.
+func (r *reports) missing(now time.Time) bool {
+	return now.Sub(r.seen) > missingIntervals*r.last.interval
 }

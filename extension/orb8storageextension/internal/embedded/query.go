@@ -73,7 +73,7 @@ func (s *Store) note(now time.Time, since, until int64) (storage.FlowResult, []v
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	result := storage.FlowResult{Oldest: s.oldest(now, s.flows.covered)}
-	result.Lost, result.MissingNodes = s.gaps(now, since, until)
+	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).flowReports)
 	result.Lost = result.Lost.Add(s.flows.evictions.in(since, until))
 	chunks := s.flows.in(since, until)
 	views := make([]view, len(chunks))
@@ -83,16 +83,17 @@ func (s *Store) note(now time.Time, since, until int64) (storage.FlowResult, []v
 	return result, views
 }
 
-// gaps returns what the nodes lost in a range, and which of them should have reported and did not.
-func (s *Store) gaps(now time.Time, since, until int64) (lost storage.Loss, missing []string) {
+// gaps returns what the nodes lost in a range, and which of them should have reported and did not. of tells which reports of a
+// node are meant.
+func (s *Store) gaps(now time.Time, since, until int64, of func(*node) *reports) (lost storage.Loss, missing []string) {
 	end := time.Unix(0, min(until, now.UnixNano()))
 	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
-		n := s.nodes[name]
-		if s.forgotten(n, now) {
+		r := of(s.nodes[name])
+		if s.forgotten(r, now) {
 			continue
 		}
-		lost = lost.Add(n.losses.in(since, until))
-		if n.missing(end) {
+		lost = lost.Add(r.losses.in(since, until))
+		if r.missing(end) {
 			missing = append(missing, name)
 		}
 	}

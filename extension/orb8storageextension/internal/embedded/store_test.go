@@ -138,8 +138,8 @@ func TestNodeStatus(t *testing.T) {
 	s.WriteStatus(newer)
 	s.WriteStatus(a) // arrives late, and is ignored
 	assert.Equal(t, []storage.NodeStatus{
-		{NetworkStatus: newer, LastSeen: at(21)},
-		{NetworkStatus: b, LastSeen: at(11)},
+		{Node: "node-a", Started: at(0), LastSeen: at(21), Network: &newer},
+		{Node: "node-b", Started: at(0), LastSeen: at(11), Network: &b},
 	}, s.Status().Nodes)
 }
 

@@ -3,12 +3,12 @@ package feed
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
 )
 
 // bufferSize is how many events a subscriber may lag behind: about a second of a busy node.
@@ -23,54 +23,80 @@ type Feed struct {
 
 // PublishFlows publishes each record as a FLOW event, or an END event when the flow has ended.
 func (f *Feed) PublishFlows(records []flow.Record) {
-	f.publish(len(records), func(i int) (flow.EventKind, *flow.Record, *flow.Lookup) {
-		if records[i].Ended {
-			return flow.EventEnd, &records[i], nil
+	var event flow.Event
+	publish(f, records, func(r *flow.Record) storage.Event {
+		event = flow.Event{Kind: flow.EventFlow, Record: *r}
+		if r.Ended {
+			event.Kind = flow.EventEnd
 		}
-		return flow.EventFlow, &records[i], nil
+		return storage.Event{Flow: &event}
 	})
 }
 
 // PublishEvents publishes events.
 func (f *Feed) PublishEvents(events []flow.Event) {
-	f.publish(len(events), func(i int) (flow.EventKind, *flow.Record, *flow.Lookup) {
-		return events[i].Kind, &events[i].Record, events[i].Lookup
-	})
+	publish(f, events, func(e *flow.Event) storage.Event { return storage.Event{Flow: e} })
 }
 
 // PublishLookups publishes each lookup as a DNS event.
 func (f *Feed) PublishLookups(lookups []flow.Lookup) {
-	f.publish(len(lookups), func(i int) (flow.EventKind, *flow.Record, *flow.Lookup) {
-		question, lookup := lookups[i].Record(), lookups[i]
-		return flow.EventDNS, &question, &lookup
+	var event flow.Event
+	publish(f, lookups, func(l *flow.Lookup) storage.Event {
+		event = flow.Event{Kind: flow.EventDNS, Record: l.Record(), Lookup: l}
+		return storage.Event{Flow: &event}
 	})
 }
 
-func (f *Feed) publish(n int, at func(int) (flow.EventKind, *flow.Record, *flow.Lookup)) {
+// PublishSyscalls publishes system calls.
+func (f *Feed) PublishSyscalls(events []syscalls.Event) {
+	publish(f, events, func(e *syscalls.Event) storage.Event { return storage.Event{Syscall: e} })
+}
+
+// PublishAnomalies publishes anomalies.
+func (f *Feed) PublishAnomalies(anomalies []syscalls.Anomaly) {
+	publish(f, anomalies, func(n *syscalls.Anomaly) storage.Event { return storage.Event{Anomaly: n} })
+}
+
+// publish offers each item, as what event makes of it, to the subscribers that select it. What an event points to may be used
+// again for the next one.
+func publish[T any](f *Feed, items []T, event func(*T) storage.Event) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if len(f.subscribers) == 0 {
 		return
 	}
-	for i := range n {
-		kind, record, lookup := at(i)
-		// One copy, made for the first subscriber that wants it, serves all: the caller may reuse its slice.
-		var event *flow.Event
+	for i := range items {
+		e, copied := event(&items[i]), false
 		for s := range f.subscribers {
-			if !s.selects(kind, record, lookup) {
+			if !s.selection.Match(e) {
 				continue
 			}
-			if event == nil {
-				event = &flow.Event{Kind: kind, Record: *record, Lookup: lookup}
+			// One copy, made for the first subscriber that wants it, serves all: the caller may reuse its slice.
+			if !copied {
+				e, copied = clone(e), true
 			}
-			s.offer(event)
+			s.offer(e)
 		}
 	}
 }
 
+func clone(e storage.Event) storage.Event {
+	switch {
+	case e.Syscall != nil:
+		return storage.Event{Syscall: new(*e.Syscall)}
+	case e.Anomaly != nil:
+		return storage.Event{Anomaly: new(*e.Anomaly)}
+	}
+	event := *e.Flow
+	if event.Lookup != nil {
+		event.Lookup = new(*event.Lookup)
+	}
+	return storage.Event{Flow: &event}
+}
+
 // Subscribe starts a subscription. The caller must Close it.
 func (f *Feed) Subscribe(selection storage.EventSelection) storage.Subscription {
-	s := &subscription{feed: f, selection: selection, events: make(chan *flow.Event, bufferSize)}
+	s := &subscription{feed: f, selection: selection, events: make(chan storage.Event, bufferSize)}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.subscribers == nil {
@@ -90,19 +116,12 @@ func (f *Feed) Stats() (subscribers int, drops uint64) {
 type subscription struct {
 	feed      *Feed
 	selection storage.EventSelection
-	events    chan *flow.Event
+	events    chan storage.Event
 	// dropped is what was lost since Next last returned.
 	dropped atomic.Uint64
 }
 
-// selects is asked with a lookup for kind DNS alone.
-func (s *subscription) selects(kind flow.EventKind, r *flow.Record, l *flow.Lookup) bool {
-	kinds := s.selection.Kinds
-	return (len(kinds) == 0 || slices.Contains(kinds, kind)) && s.selection.Selection.Match(r) &&
-		(l == nil || s.selection.Lookups.Match(l))
-}
-
-func (s *subscription) offer(event *flow.Event) {
+func (s *subscription) offer(event storage.Event) {
 	select {
 	case s.events <- event:
 	default:
@@ -111,12 +130,12 @@ func (s *subscription) offer(event *flow.Event) {
 	}
 }
 
-func (s *subscription) Next(ctx context.Context) (flow.Event, uint64, error) {
+func (s *subscription) Next(ctx context.Context) (storage.Event, uint64, error) {
 	select {
 	case event := <-s.events:
-		return *event, s.dropped.Swap(0), nil
+		return event, s.dropped.Swap(0), nil
 	case <-ctx.Done():
-		return flow.Event{}, 0, ctx.Err()
+		return storage.Event{}, 0, ctx.Err()
 	}
 }
 

@@ -26,7 +26,8 @@ func next(t *testing.T, s storage.Subscription) (flow.Event, uint64) {
 	t.Helper()
 	event, dropped, err := s.Next(t.Context())
 	require.NoError(t, err)
-	return event, dropped
+	require.NotNil(t, event.Flow)
+	return *event.Flow, dropped
 }
 
 // requireNone fails when an event is waiting: a context that has ended loses against an event that is there only by
@@ -64,9 +65,9 @@ func TestKinds(t *testing.T) {
 
 func TestSelection(t *testing.T) {
 	var f Feed
-	syns := f.Subscribe(storage.EventSelection{Kinds: []flow.EventKind{flow.EventSYN}})
+	syns := f.Subscribe(storage.EventSelection{Kinds: []storage.EventKind{storage.EventKind(flow.EventSYN)}})
 	defer syns.Close()
-	https := f.Subscribe(storage.EventSelection{Selection: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{443}}}}})
+	https := f.Subscribe(storage.EventSelection{Flows: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{443}}}}})
 	defer https.Close()
 
 	f.PublishEvents([]flow.Event{
@@ -179,7 +180,7 @@ func BenchmarkPublish(b *testing.B) {
 	}
 	for name, selection := range map[string]storage.EventSelection{
 		"match":   {},
-		"nomatch": {Selection: storage.Selection{Allow: []storage.Filter{{Namespaces: []string{"shop"}}}}},
+		"nomatch": {Flows: storage.Selection{Allow: []storage.Filter{{Namespaces: []string{"shop"}}}}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			var f Feed

@@ -24,9 +24,9 @@ func TestLookups(t *testing.T) {
 	defer all.Close()
 	named := f.Subscribe(storage.EventSelection{Lookups: storage.LookupSelection{{Names: []string{"b.*"}}}})
 	defer named.Close()
-	elsewhere := f.Subscribe(storage.EventSelection{Selection: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{5353}}}}})
+	elsewhere := f.Subscribe(storage.EventSelection{Flows: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{5353}}}}})
 	defer elsewhere.Close()
-	flows := f.Subscribe(storage.EventSelection{Kinds: []flow.EventKind{flow.EventFlow}})
+	flows := f.Subscribe(storage.EventSelection{Kinds: []storage.EventKind{storage.EventKind(flow.EventFlow)}})
 	defer flows.Close()
 
 	batch := []flow.Lookup{lookup("a.example"), lookup("b.example")}

@@ -135,19 +135,19 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	var err, errs error
 	builder.StorageEvictedRecords, err = builder.meter.Int64ObservableCounter(
 		"orb8_storage_evicted_records",
-		metric.WithDescription("Flow records that were dropped before their retention had passed, to bound memory. [Development]"),
+		metric.WithDescription("Records that were dropped before their retention had passed, to bound memory. [Development]"),
 		metric.WithUnit("{record}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.StorageRecords, err = builder.meter.Int64ObservableGauge(
 		"orb8_storage_records",
-		metric.WithDescription("Flow records in the store. [Development]"),
+		metric.WithDescription("Records in the store. [Development]"),
 		metric.WithUnit("{record}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.StorageSize, err = builder.meter.Int64ObservableGauge(
 		"orb8_storage_size",
-		metric.WithDescription("Memory that the flow records take. [Development]"),
+		metric.WithDescription("Memory that the records take. [Development]"),
 		metric.WithUnit("By"),
 	)
 	errs = errors.Join(errs, err)

@@ -24,7 +24,7 @@ func NewSettings(tt *componenttest.Telemetry) extension.Settings {
 func AssertEqualStorageEvictedRecords(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "orb8_storage_evicted_records",
-		Description: "Flow records that were dropped before their retention had passed, to bound memory. [Development]",
+		Description: "Records that were dropped before their retention had passed, to bound memory. [Development]",
 		Unit:        "{record}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -40,7 +40,7 @@ func AssertEqualStorageEvictedRecords(t *testing.T, tt *componenttest.Telemetry,
 func AssertEqualStorageRecords(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "orb8_storage_records",
-		Description: "Flow records in the store. [Development]",
+		Description: "Records in the store. [Development]",
 		Unit:        "{record}",
 		Data: metricdata.Gauge[int64]{
 			DataPoints: dps,
@@ -54,7 +54,7 @@ func AssertEqualStorageRecords(t *testing.T, tt *componenttest.Telemetry, dps []
 func AssertEqualStorageSize(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "orb8_storage_size",
-		Description: "Memory that the flow records take. [Development]",
+		Description: "Memory that the records take. [Development]",
 		Unit:        "By",
 		Data: metricdata.Gauge[int64]{
 			DataPoints: dps,

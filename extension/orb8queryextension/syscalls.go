@@ -1,0 +1,283 @@
+package orb8queryextension
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
+)
+
+func (s *service) QuerySyscalls(ctx context.Context, req *connect.Request[orb8v1.QuerySyscallsRequest]) (*connect.Response[orb8v1.QuerySyscallsResponse], error) {
+	query, err := parseSyscallQuery(req.Msg, s.maxRows)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
+	defer cancel()
+	result, err := s.store.QuerySyscalls(ctx, query)
+	if err != nil {
+		return nil, s.failure(ctx, err)
+	}
+	return connect.NewResponse(syscallsResponse(&result)), nil
+}
+
+// parseSyscallQuery checks a request. Errors name the field and its value.
+func parseSyscallQuery(req *orb8v1.QuerySyscallsRequest, maxRows int) (storage.SyscallQuery, error) {
+	since, until, err := parseRange(req.GetSince(), req.GetUntil())
+	if err != nil {
+		return storage.SyscallQuery{}, err
+	}
+	query := storage.SyscallQuery{Since: since, Until: until, Limit: parseLimit(req.GetLimit(), maxRows)}
+	if query.Selection.Allow, err = parseSyscallFilters("allow", req.GetAllow()); err != nil {
+		return storage.SyscallQuery{}, err
+	}
+	query.Selection.Deny, err = parseSyscallFilters("deny", req.GetDeny())
+	return query, err
+}
+
+func parseSyscallFilters(field string, filters []*orb8v1.SyscallFilter) ([]storage.SyscallFilter, error) {
+	values := 0
+	for _, f := range filters {
+		values += 1 + syscallFilterValues(f)
+	}
+	if err := checkFilterValues(field, values); err != nil {
+		return nil, err
+	}
+	return parseAll(field, filters, parseSyscallFilter)
+}
+
+// checkFilterValues bounds what one list of filters makes of a record; a filter that is set to nothing still costs one.
+func checkFilterValues(field string, values int) error {
+	if values > maxFilterValues {
+		return fmt.Errorf("%s: %d filters and values are too many; use at most %d", field, values, maxFilterValues)
+	}
+	return nil
+}
+
+func syscallFilterValues(f *orb8v1.SyscallFilter) int {
+	return len(f.GetPods()) + len(f.GetNamespaces()) + len(f.GetContainers()) + len(f.GetCgroups()) + len(f.GetSyscalls()) + len(f.GetNodes())
+}
+
+func parseSyscallFilter(f *orb8v1.SyscallFilter) (storage.SyscallFilter, error) {
+	var out storage.SyscallFilter
+	var errs [6]error
+	out.Pods, errs[0] = parseAll("pods", f.GetPods(), parsePod)
+	out.Namespaces, errs[1] = parseAll("namespaces", f.GetNamespaces(), parseName)
+	out.Containers, errs[2] = parseAll("containers", f.GetContainers(), parseName)
+	out.Cgroups, errs[3] = parseAll("cgroups", f.GetCgroups(), parseCgroup)
+	out.Syscalls, errs[4] = parseAll("syscalls", f.GetSyscalls(), parseSyscall)
+	out.Nodes, errs[5] = parseAll("nodes", f.GetNodes(), parseName)
+	return out, cmp.Or(errs[:]...)
+}
+
+// parseCgroup takes a path with a slash at its end as well.
+func parseCgroup(s string) (string, error) {
+	if !strings.HasPrefix(s, "/") {
+		return "", fmt.Errorf("%q is not the path of a cgroup; use for example /system.slice/nginx.service", s)
+	}
+	return path.Clean(s), nil
+}
+
+// parseSyscall refuses what would never match anything.
+func parseSyscall(s string) (string, error) {
+	if syscalls.Known(s) {
+		return s, nil
+	}
+	call, err := syscalls.ParseCall(syscalls.X86_64, s)
+	if err != nil {
+		return "", fmt.Errorf("%q is no system call; use a name such as openat, or the number of one that has none", s)
+	}
+	// Numbers are compared as text.
+	return fmt.Sprint(call.Number), nil
+}
+
+func syscallsResponse(result *storage.SyscallResult) *orb8v1.QuerySyscallsResponse {
+	rows := make([]*orb8v1.Syscall, len(result.Syscalls))
+	for i := range rows {
+		rows[i] = syscallMessage(&result.Syscalls[i])
+	}
+	return &orb8v1.QuerySyscallsResponse{
+		Syscalls:     rows,
+		Lost:         lossMessage(result.Lost),
+		Truncated:    result.Matched > len(rows),
+		Matched:      uint64(result.Matched),
+		Oldest:       timestamppb.New(result.Oldest),
+		MissingNodes: result.MissingNodes,
+	}
+}
+
+func syscallMessage(s *storage.Syscall) *orb8v1.Syscall {
+	m := &orb8v1.Syscall{
+		Start:     timestamppb.New(s.Start),
+		End:       timestamppb.New(s.End),
+		Node:      s.Node,
+		Container: containerMessage(&s.Identity),
+		Name:      s.Call.Name(),
+		Number:    s.Call.Number,
+		Abi:       s.Call.ABI.String(),
+		Calls:     s.Calls,
+		Lost:      s.Lost,
+	}
+	if s.Latency != nil {
+		m.Errors, m.ErrorsByName = new(s.ErrorCount()), s.Errors
+		m.Latency = &orb8v1.SyscallLatency{Sum: durationpb.New(s.Latency.Sum), Buckets: s.Latency.Buckets[:]}
+	}
+	return m
+}
+
+func containerMessage(who *flow.Identity) *orb8v1.Container {
+	return &orb8v1.Container{
+		Name: who.Container, Id: who.ContainerID, PodUid: who.PodUID, Pod: who.Pod, Namespace: who.Namespace, Cgroup: who.Cgroup, Unit: who.Unit,
+	}
+}
+
+func syscallEventMessage(e *syscalls.Event) *orb8v1.SyscallEvent {
+	arguments := make([]*orb8v1.SyscallArgument, len(e.Arguments))
+	for i, a := range e.Arguments {
+		arguments[i] = &orb8v1.SyscallArgument{Name: a.Name, Value: a.Value}
+	}
+	return &orb8v1.SyscallEvent{
+		Time:      timestamppb.New(e.Time),
+		Node:      e.Node,
+		Container: containerMessage(&e.Identity),
+		Process:   e.Identity.Process,
+		Pid:       e.Identity.PID,
+		Tid:       e.TID,
+		Name:      e.Call.Name(),
+		Number:    e.Call.Number,
+		Abi:       e.Call.ABI.String(),
+		Arguments: arguments,
+		Sampling:  e.Sampling,
+	}
+}
+
+func (s *service) QueryAnomalies(ctx context.Context, req *connect.Request[orb8v1.QueryAnomaliesRequest]) (*connect.Response[orb8v1.QueryAnomaliesResponse], error) {
+	query, err := parseAnomalyQuery(req.Msg, s.maxRows)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
+	defer cancel()
+	result, err := s.store.QueryAnomalies(ctx, query)
+	if err != nil {
+		return nil, s.failure(ctx, err)
+	}
+	return connect.NewResponse(anomaliesResponse(&result)), nil
+}
+
+// parseAnomalyQuery checks a request. Errors name the field and its value.
+func parseAnomalyQuery(req *orb8v1.QueryAnomaliesRequest, maxRows int) (storage.AnomalyQuery, error) {
+	since, until, err := parseRange(req.GetSince(), req.GetUntil())
+	if err != nil {
+		return storage.AnomalyQuery{}, err
+	}
+	query := storage.AnomalyQuery{Since: since, Until: until, Limit: parseLimit(req.GetLimit(), maxRows)}
+	if query.Selection.Allow, err = parseAnomalyFilters("allow", req.GetAllow()); err != nil {
+		return storage.AnomalyQuery{}, err
+	}
+	query.Selection.Deny, err = parseAnomalyFilters("deny", req.GetDeny())
+	return query, err
+}
+
+func parseAnomalyFilters(field string, filters []*orb8v1.AnomalyFilter) ([]storage.AnomalyFilter, error) {
+	values := 0
+	for _, f := range filters {
+		values += 1 + len(f.GetRules()) + syscallFilterValues(f.GetSyscall())
+	}
+	if err := checkFilterValues(field, values); err != nil {
+		return nil, err
+	}
+	return parseAll(field, filters, parseAnomalyFilter)
+}
+
+func parseAnomalyFilter(f *orb8v1.AnomalyFilter) (storage.AnomalyFilter, error) {
+	call, err := parseSyscallFilter(f.GetSyscall())
+	if err != nil {
+		return storage.AnomalyFilter{}, fmt.Errorf("syscall: %w", err)
+	}
+	out := storage.AnomalyFilter{Call: call}
+	if out.Rules, err = parseAll("rules", f.GetRules(), parseName); err != nil {
+		return storage.AnomalyFilter{}, err
+	}
+	if severity := f.GetMinSeverity(); severity != orb8v1.Severity_SEVERITY_UNSPECIFIED {
+		if out.MinSeverity, err = parseSeverity(severity); err != nil {
+			return storage.AnomalyFilter{}, fmt.Errorf("min_severity: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// parseSeverity relies on the numbers of the enumeration being the model's; a test holds them together.
+func parseSeverity(s orb8v1.Severity) (syscalls.Severity, error) {
+	if _, known := orb8v1.Severity_name[int32(s)]; !known {
+		return 0, errors.New("use SEVERITY_INFO, SEVERITY_WARNING or SEVERITY_CRITICAL")
+	}
+	return syscalls.Severity(s), nil
+}
+
+func anomaliesResponse(result *storage.AnomalyResult) *orb8v1.QueryAnomaliesResponse {
+	rows := make([]*orb8v1.Anomaly, len(result.Anomalies))
+	for i := range rows {
+		rows[i] = anomalyMessage(&result.Anomalies[i])
+	}
+	return &orb8v1.QueryAnomaliesResponse{
+		Anomalies:    rows,
+		Lost:         lossMessage(result.Lost),
+		Truncated:    result.Matched > len(rows),
+		Matched:      uint64(result.Matched),
+		Oldest:       timestamppb.New(result.Oldest),
+		MissingNodes: result.MissingNodes,
+	}
+}
+
+func anomalyMessage(n *syscalls.Anomaly) *orb8v1.Anomaly {
+	m := &orb8v1.Anomaly{
+		Time:      timestamppb.New(n.Time),
+		Node:      n.Node,
+		Container: containerMessage(&n.Identity),
+		Workload:  n.Workload,
+		Rule:      n.Rule,
+		Severity:  orb8v1.Severity(n.Severity),
+		Name:      n.Call.Name(),
+		Number:    n.Call.Number,
+		Abi:       n.Call.ABI.String(),
+		Message:   n.Message,
+		Calls:     n.Calls,
+		Rate:      n.Rate,
+		Baseline:  n.Baseline,
+	}
+	if n.Evidence != nil {
+		m.Evidence = syscallEventMessage(n.Evidence)
+		// The call is the anomaly's, and so is who made it.
+		m.Evidence.Container = m.Container
+	}
+	return m
+}
+
+func syscallStatusMessage(s *syscalls.Status) *orb8v1.SyscallStatus {
+	if s == nil {
+		return nil
+	}
+	return &orb8v1.SyscallStatus{
+		Calls:                 s.Calls,
+		Lost:                  lossMessage(storage.Loss{Calls: s.LostCalls, Events: s.LostEvents}),
+		Cgroups:               s.Cgroups,
+		RingBufferBytes:       s.RingBufferBytes,
+		RingBufferUtilization: s.RingBufferUtilization,
+		Interval:              durationpb.New(s.Interval),
+		Thinning:              s.Thinning,
+		Latency:               s.Latency,
+		Unavailable:           s.Unavailable,
+	}
+}

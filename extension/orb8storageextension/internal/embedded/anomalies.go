@@ -1,0 +1,171 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
+)
+
+const (
+	// anomalyChunkRows is small because hardly two anomalies have the same words.
+	anomalyChunkRows = 128
+	// anomalyShare is the part of the store's memory that anomalies may take: one in so many.
+	anomalyShare = 16
+)
+
+// anomalyRow is an anomaly without pointers.
+type anomalyRow struct {
+	time, seen              int64
+	calls                   uint64
+	rate, baseline          float64
+	node, identity          uint32
+	workload, rule, message uint32
+	process, pid            uint32
+	tid, sampling           uint32
+	// from and to bound the arguments in the chunk's column of that name.
+	from, to uint32
+	call     syscalls.Call
+	severity syscalls.Severity
+	evidence bool
+}
+
+// anomalyArgument has its name and value as words.
+type anomalyArgument struct{ name, value uint32 }
+
+const (
+	anomalyRowBytes      = uint64(unsafe.Sizeof(anomalyRow{}))
+	anomalyArgumentBytes = uint64(unsafe.Sizeof(anomalyArgument{}))
+)
+
+// anomalyView is to an anomalyChunk what view is to a chunk.
+type anomalyView struct {
+	words
+	rows      []anomalyRow
+	arguments []anomalyArgument
+}
+
+// anomalyChunk is a run of anomalies.
+type anomalyChunk struct {
+	run
+	rows      []anomalyRow
+	arguments []anomalyArgument
+}
+
+func newAnomalyChunk() *anomalyChunk { return &anomalyChunk{run: newRun()} }
+
+func (c *anomalyChunk) full() bool { return len(c.rows) == anomalyChunkRows }
+
+func (c *anomalyChunk) size() uint64 {
+	return c.bytes + uint64(len(c.rows))*anomalyRowBytes + uint64(len(c.arguments))*anomalyArgumentBytes
+}
+
+func (c *anomalyChunk) seal() {
+	c.dictionary.seal()
+	c.rows, c.arguments = slices.Clone(c.rows), slices.Clone(c.arguments)
+}
+
+func (c *anomalyChunk) append(n *syscalls.Anomaly, now int64) {
+	at := n.Time.UnixNano()
+	c.note(at, at, now)
+	row := anomalyRow{
+		time: at, node: c.stringID(n.Node), identity: c.identityID(n.Identity), workload: c.stringID(n.Workload), rule: c.stringID(n.Rule),
+		message: c.stringID(n.Message), severity: n.Severity, call: n.Call, calls: n.Calls, rate: n.Rate, baseline: n.Baseline,
+	}
+	if e := n.Evidence; e != nil {
+		row.evidence, row.seen, row.tid, row.sampling = true, e.Time.UnixNano(), e.TID, e.Sampling
+		row.process, row.pid = c.stringID(e.Identity.Process), e.Identity.PID
+		row.from = uint32(len(c.arguments))
+		for _, argument := range e.Arguments {
+			c.arguments = append(c.arguments, anomalyArgument{c.stringID(argument.Name), c.stringID(argument.Value)})
+		}
+		row.to = uint32(len(c.arguments))
+	}
+	c.rows = append(c.rows, row)
+}
+
+// anomaly decodes a row.
+func (v *anomalyView) anomaly(i uint32) syscalls.Anomaly {
+	row := &v.rows[i]
+	n := syscalls.Anomaly{
+		Time: time.Unix(0, row.time).UTC(), Node: v.strings[row.node], Identity: v.identities[row.identity], Workload: v.strings[row.workload],
+		Rule: v.strings[row.rule], Severity: row.severity, Call: row.call, Message: v.strings[row.message],
+		Calls: row.calls, Rate: row.rate, Baseline: row.baseline,
+	}
+	if row.evidence {
+		n.Evidence = &syscalls.Event{Time: time.Unix(0, row.seen).UTC(), Node: n.Node, Call: n.Call, TID: row.tid, Sampling: row.sampling}
+		n.Evidence.Identity.Process, n.Evidence.Identity.PID = v.strings[row.process], row.pid
+		for _, argument := range v.arguments[row.from:row.to] {
+			n.Evidence.Arguments = append(n.Evidence.Arguments,
+				syscalls.Argument{Name: v.strings[argument.name], Value: v.strings[argument.value]})
+		}
+	}
+	return n
+}
+
+// WriteAnomalies appends anomalies.
+func (s *Store) WriteAnomalies(anomalies []syscalls.Anomaly) {
+	now := s.settings.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range anomalies {
+		head := s.anomalies.head()
+		before := head.size()
+		head.append(&anomalies[i], now.UnixNano())
+		s.anomalies.wrote(head.size() - before)
+	}
+	s.expire(now)
+	s.evict()
+}
+
+// QueryAnomalies answers a query; see storage.Reader.
+func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) (storage.AnomalyResult, error) {
+	done, err := s.turn(ctx)
+	if err != nil {
+		return storage.AnomalyResult{}, err
+	}
+	defer done()
+	now := s.settings.Now()
+	since, until := s.bounds(now, query.Since, query.Until)
+	result, views := s.noteAnomalies(now, since, until)
+	var all []syscalls.Anomaly
+	for _, v := range views {
+		if err := ctx.Err(); err != nil {
+			return storage.AnomalyResult{}, err
+		}
+		for i := range v.rows {
+			if at := v.rows[i].time; at < since || at >= until {
+				continue
+			}
+			if n := v.anomaly(uint32(i)); query.Selection.Match(&n) {
+				all = append(all, n)
+			}
+		}
+	}
+	slices.Reverse(all)
+	slices.SortStableFunc(all, func(a, b syscalls.Anomaly) int { return cmp.Compare(b.Time.UnixNano(), a.Time.UnixNano()) })
+	result.Matched = len(all)
+	if query.Limit > 0 {
+		all = all[:min(query.Limit, len(all))]
+	}
+	result.Anomalies = all
+	return result, nil
+}
+
+// noteAnomalies is to QueryAnomalies what note is to QueryFlows.
+func (s *Store) noteAnomalies(now time.Time, since, until int64) (storage.AnomalyResult, []*anomalyView) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	result := storage.AnomalyResult{Oldest: s.oldest(now, s.anomalies.covered)}
+	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).callReports)
+	result.Lost = result.Lost.Add(s.anomalies.evictions.in(since, until))
+	var views []*anomalyView
+	for _, c := range s.anomalies.in(since, until) {
+		views = append(views, &anomalyView{words: c.words, rows: c.rows, arguments: c.arguments})
+	}
+	return result, views
+}

@@ -1,0 +1,186 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+	"github.com/orb8/orb8/internal/syscalls"
+)
+
+// caller tells apart who calls: containers, and cgroups that are none.
+type caller struct {
+	node string
+	// cgroup is the cgroup's id; where it is 0, identity tells.
+	cgroup   uint64
+	identity flow.Identity
+}
+
+// callerSum is all that one caller did, in progress.
+type callerSum struct {
+	caller
+	// end is that of the newest counts, whose identity is the caller's.
+	end  int64
+	lost uint64
+	// calls are by the aggregation's index of a call.
+	calls []callSum
+}
+
+// callSum is how often one caller made one call, in progress.
+type callSum struct {
+	// seen tells from no call at all: one that was made before the range may return in it.
+	seen       bool
+	start, end int64
+	calls      uint64
+	errors     map[string]uint64
+	latency    *syscalls.Latency
+}
+
+// callAggregation sums the rows of many chunks.
+type callAggregation struct {
+	since, until int64
+	index        map[caller]int
+	callers      []callerSum
+	calls        map[syscalls.Call]uint32
+}
+
+func newCallAggregation(since, until int64) *callAggregation {
+	return &callAggregation{since: since, until: until, index: map[caller]int{}, calls: map[syscalls.Call]uint32{}}
+}
+
+func (a *callAggregation) add(v *countsView) {
+	calls := translate(v.calls, a.calls)
+	// A chunk has many rows of the same few callers: hashing an identity for each would take longer than all the rest.
+	type place struct{ node, identity uint32 }
+	places := map[place]int{}
+	for i := range v.rows {
+		r := &v.rows[i]
+		if r.end <= a.since || r.start >= a.until {
+			continue
+		}
+		where := place{r.node, r.identity}
+		at, known := places[where]
+		if !known {
+			at = a.callerID(v.strings[r.node], &v.identities[r.identity])
+			places[where] = at
+		}
+		a.callers[at].add(v, r, calls)
+	}
+}
+
+func (a *callAggregation) callerID(node string, who *flow.Identity) int {
+	key := caller{node: node, cgroup: who.CgroupID}
+	if key.cgroup == 0 {
+		key.identity = *who
+	}
+	at, known := a.index[key]
+	if !known {
+		at = len(a.callers)
+		a.index[key] = at
+		a.callers = append(a.callers, callerSum{caller: caller{node: node, identity: *who}})
+	}
+	return at
+}
+
+func (c *callerSum) add(v *countsView, r *countsRow, calls []uint32) {
+	// Equal ends: the later arrival is the newer.
+	if r.end >= c.end {
+		c.end, c.identity = r.end, v.identities[r.identity]
+	}
+	c.lost += uint64(r.lost)
+	sumOf := func(call uint64) *callSum {
+		at := int(calls[call])
+		if grow := at + 1 - len(c.calls); grow > 0 {
+			c.calls = append(c.calls, make([]callSum, grow)...)
+		}
+		sum := &c.calls[at]
+		if !sum.seen {
+			sum.seen, sum.start, sum.end = true, r.start, r.end
+		}
+		sum.start, sum.end = min(sum.start, r.start), max(sum.end, r.end)
+		return sum
+	}
+	for reader := (countsReader{v.data[r.from:r.to]}); len(reader.data) > 0; {
+		reader.next(v, sumOf)
+	}
+}
+
+// answer returns the rows that the query selects in their order, at most its limit unless that is 0, and how many it selects.
+func (a *callAggregation) answer(query *storage.SyscallQuery) ([]storage.Syscall, int) {
+	byIndex := make([]syscalls.Call, len(a.calls))
+	for call, at := range a.calls {
+		byIndex[at] = call
+	}
+	var rows []storage.Syscall
+	for i := range a.callers {
+		c := &a.callers[i]
+		for at := range c.calls {
+			sum := &c.calls[at]
+			if !sum.seen || !query.Selection.Match(c.node, &c.identity, byIndex[at]) {
+				continue
+			}
+			rows = append(rows, storage.Syscall{
+				Start: time.Unix(0, sum.start).UTC(), End: time.Unix(0, sum.end).UTC(), Node: c.node, Identity: c.identity, Lost: c.lost,
+				Count: syscalls.Count{Call: byIndex[at], Calls: sum.calls, Errors: sum.errors, Latency: sum.latency},
+			})
+		}
+	}
+	slices.SortFunc(rows, compareSyscalls)
+	matched := len(rows)
+	if query.Limit > 0 {
+		rows = rows[:min(query.Limit, matched)]
+	}
+	return rows, matched
+}
+
+// compareSyscalls orders rows as storage.SyscallResult promises.
+func compareSyscalls(a, b storage.Syscall) int {
+	if c := cmp.Compare(b.Calls, a.Calls); c != 0 {
+		return c
+	}
+	x, y := &a.Identity, &b.Identity
+	return cmp.Or(
+		cmp.Compare(a.Node, b.Node), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Pod, y.Pod), cmp.Compare(x.Container, y.Container),
+		cmp.Compare(x.Cgroup, y.Cgroup), cmp.Compare(x.CgroupID, y.CgroupID),
+		cmp.Compare(a.Call.Name(), b.Call.Name()), cmp.Compare(a.Call.ABI, b.Call.ABI),
+	)
+}
+
+// QuerySyscalls answers a query; see storage.Reader.
+func (s *Store) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (storage.SyscallResult, error) {
+	done, err := s.turn(ctx)
+	if err != nil {
+		return storage.SyscallResult{}, err
+	}
+	defer done()
+	now := s.settings.Now()
+	since, until := s.bounds(now, query.Since, query.Until)
+	result, views := s.noteCounts(now, since, until)
+	a := newCallAggregation(since, until)
+	for _, v := range views {
+		// A chunk takes a few milliseconds.
+		if err := ctx.Err(); err != nil {
+			return storage.SyscallResult{}, err
+		}
+		a.add(v)
+	}
+	result.Syscalls, result.Matched = a.answer(&query)
+	return result, nil
+}
+
+// noteCounts is to QuerySyscalls what note is to QueryFlows.
+func (s *Store) noteCounts(now time.Time, since, until int64) (storage.SyscallResult, []*countsView) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	result := storage.SyscallResult{Oldest: s.oldest(now, s.counts.covered)}
+	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).callReports)
+	result.Lost = result.Lost.Add(s.counts.evictions.in(since, until))
+	var views []*countsView
+	for _, c := range s.counts.in(since, until) {
+		views = append(views, c.view())
+	}
+	return result, views
+}
