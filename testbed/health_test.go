@@ -122,4 +122,13 @@ func TestAttemptsThatFail(t *testing.T) {
 		}
 		return outcomes[l.Server.IPv4.String()+":9"] == "refused" && outcomes[silent] == "timeout"
 	}, func() any { return outcomes })
+	// It is the kernel that refuses, and not a process of the server.
+	refusals := 0
+	for _, f := range c.Flows("--direction", "egress", "--ip", l.Server.IPv4.String()) {
+		if f.Source.Port == 9 {
+			assert.Equal(t, "/", f.Source.Cgroup, "%+v", f)
+			refusals++
+		}
+	}
+	assert.Equal(t, 1, refusals)
 }

@@ -31,6 +31,7 @@ type Flow struct {
 	Bytes        uint64    `json:"bytes"`
 	Packets      uint64    `json:"packets"`
 	Connections  uint64    `json:"connections"`
+	ICMPType     *uint32   `json:"icmpType"`
 	ConnectionID string    `json:"connectionId"`
 	Ended        bool      `json:"ended"`
 	Lost         uint64    `json:"lost"`

@@ -28,7 +28,7 @@ import (
 
 // Load is what a client sends to a server.
 type Load struct {
-	// Network is tcp4, tcp6, udp4 or udp6.
+	// Network is tcp4, tcp6, udp4 or udp6, for Echo icmp4 or icmp6.
 	Network string
 	// Flows is how many connections (TCP) or source ports (UDP) send, one after the other; 0 means 1.
 	Flows int
@@ -45,7 +45,7 @@ type Report struct {
 	Local, Remote netip.AddrPort
 	BytesSent     uint64
 	BytesReceived uint64
-	// DatagramsReceived is set for UDP, DatagramsSent by Storm.
+	// DatagramsReceived is set for UDP and ICMP, DatagramsSent by Storm and Echo.
 	DatagramsReceived, DatagramsSent uint64
 	// SegmentsSent and SegmentsReceived are what the kernel counted for the TCP connections until both ends had closed,
 	// pure acknowledgements and retransmits included; Retransmits is how many of those sent were sent again.
@@ -116,6 +116,8 @@ func play(text string, out *json.Encoder) error {
 	switch tcp := strings.HasPrefix(p.Network, "tcp"); {
 	case p.Storm != nil:
 		report, err = storm(*p.Storm)
+	case strings.HasPrefix(p.Network, "icmp"):
+		report, err = echo(p)
 	case tcp && p.Serve:
 		report, err = serveTCP(p, ready)
 	case tcp:
