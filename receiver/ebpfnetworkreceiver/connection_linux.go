@@ -48,13 +48,21 @@ func (c *tcpState) learn(f *network.NetworkFlow, other *tcpState) {
 	c.retransmits = max(c.retransmits, total)
 	c.tcpFlags |= f.TcpFlags
 	c.merge(f.Seen, f.ClientIsn, f.ServerIsn)
-	// A handshake that a flip cut in two is known to one direction only.
+	c.learnFrom(f, other)
+}
+
+// learnFrom takes what the other direction knows of the connection, and tells the interval's counts what is known by now: a
+// handshake that a flip cut in two, or whose halves took different ways, is known to one direction only.
+func (c *tcpState) learnFrom(f *network.NetworkFlow, other *tcpState) {
 	if other != nil && other.seen&seenSYNACK != 0 && c.seen&seenSYNACK == 0 && (c.seen&seenSYN == 0 || c.clientISN == other.clientISN) {
 		c.merge(turn(other.seen), other.clientISN, other.serverISN)
 	}
 	f.Seen |= c.seen
 	f.ClientIsn, f.ServerIsn = c.clientISN, c.serverISN
 }
+
+// halfOpen tells that the client's half of the handshake is known, and not the server's.
+func (c *tcpState) halfOpen() bool { return c.seen&(seenSYN|seenSYNACK) == seenSYN }
 
 func (c *tcpState) merge(seen uint8, clientISN, serverISN uint32) {
 	if seen&seenSYN != 0 {

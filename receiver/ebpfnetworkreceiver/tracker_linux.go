@@ -44,7 +44,8 @@ type flowState struct {
 	tcp      tcpState
 }
 
-// closingFlow is a flow of this interval with FIN or RST, put off until the other direction is known too.
+// closingFlow is a flow of this interval with FIN or RST, or of which only half of the handshake is known, put off until the
+// other direction is known too.
 type closingFlow struct {
 	key     network.NetworkFlowKey
 	flow    network.NetworkFlow
@@ -122,7 +123,7 @@ func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 		t.emit(r)
 		return
 	}
-	if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
+	if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 || st.tcp.halfOpen() {
 		t.closing = append(t.closing, closingFlow{key: *k, flow: *f})
 		return
 	}
@@ -133,6 +134,7 @@ func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 func (t *tracker) end() {
 	for i := range t.closing {
 		c := &t.closing[i]
+		t.complete(&c.key, &c.flow)
 		if c.outcome = t.outcome(&c.key); c.outcome == flow.OutcomeUnknown {
 			t.emit(t.recorder.record(&c.key, &c.flow, nil))
 		} else {
@@ -154,6 +156,18 @@ func (t *tracker) end() {
 	}
 	t.closing = t.closing[:0]
 	t.expire()
+}
+
+// complete adds to a flow what the other direction has meanwhile told of the handshake.
+func (t *tracker) complete(k *network.NetworkFlowKey, f *network.NetworkFlow) {
+	st, known := t.flows[*k]
+	if !known || !st.tcp.halfOpen() {
+		return
+	}
+	if other, ok := t.flows[reverse(k)]; ok {
+		st.tcp.learnFrom(f, &other.tcp)
+		t.flows[*k] = st
+	}
 }
 
 // conclude remembers how a connection ended, for its stragglers.
@@ -209,10 +223,12 @@ func (t *tracker) expire() {
 
 // tellEnd reports the end of a flow that did nothing in this interval.
 func (t *tracker) tellEnd(k *network.NetworkFlowKey, st *flowState, o flow.Outcome) {
-	t.emit(t.recorder.record(k, &network.NetworkFlow{
+	f := network.NetworkFlow{
 		FirstNs: uint64(st.lastNS), LastNs: uint64(st.lastNS), CgroupId: st.cgroupID, Pid: st.pid, Comm: st.comm,
 		TcpFlags: st.tcp.tcpFlags, Seen: st.tcp.seen, ClientIsn: st.tcp.clientISN, ServerIsn: st.tcp.serverISN,
-	}, &o))
+	}
+	t.complete(k, &f)
+	t.emit(t.recorder.record(k, &f, &o))
 }
 
 func (t *tracker) count(k *network.NetworkFlowKey, f *network.NetworkFlow) {

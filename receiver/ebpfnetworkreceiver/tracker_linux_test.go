@@ -83,6 +83,38 @@ func TestConnectionsOfTCPAreItsSYNs(t *testing.T) {
 	assert.EqualValues(t, 0, midstream[0].Connections, "opened before orb8 was there")
 }
 
+// Of a packet here and there, as on a bridge that keeps out of the way afterwards, nothing comes later to put it right.
+func TestHalvesOfAHandshakeAreOneConnection(t *testing.T) {
+	half := seen(tcpOut, network.NetworkFlow{Packets: 1, Connections: 1, ClientIsn: 7, TcpFlags: syn, Seen: seenSYN | seenFromClient})
+	otherHalf := seen(tcpIn, network.NetworkFlow{
+		Packets: 1, ClientIsn: 7, ServerIsn: 8, TcpFlags: syn | ack, Seen: seenSYN | seenSYNACK | seenFromServer,
+	})
+	for name, intervals := range map[string][][]func(*tracker){
+		"the SYN is drained first":      {{half, otherHalf}},
+		"the SYN-ACK is drained first":  {{otherHalf, half}},
+		"a flip between them":           {{half}, {otherHalf}},
+		"a flip between them, turned":   {{otherHalf}, {half}},
+		"a SYN-ACK without its own SYN": {{otherHalf}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBook(nil)
+			for _, observations := range intervals {
+				b.interval(0, observations...)
+			}
+			if len(intervals) == 2 {
+				b.idle = 0
+				assert.Len(t, b.interval(0), 2, "the ends of both")
+			}
+			require.NotEmpty(t, b.records)
+			for _, r := range b.records {
+				assert.True(t, r.HasISNs, "%+v", r)
+				assert.EqualValues(t, 7, r.ClientISN)
+				assert.EqualValues(t, 8, r.ServerISN)
+			}
+		})
+	}
+}
+
 func TestConnectionsOfTheOthersAreTheirFirstRecords(t *testing.T) {
 	b := newBook(nil)
 	assert.EqualValues(t, 1, b.interval(0, seen(udpOut, network.NetworkFlow{Packets: 3}))[0].Connections)
