@@ -283,7 +283,7 @@ func (r *networkReceiver) drain(last bool) error {
 	r.overflow = map[network.NetworkFlowKey]network.NetworkFlow{}
 	r.mu.Unlock()
 
-	r.tracker.begin(readClock(), lost-r.lostBefore)
+	r.tracker.begin(r.tracker.recorder.clock.read(), lost-r.lostBefore)
 	r.lostBefore = lost
 	observe := r.observe
 	if r.merger != nil {
