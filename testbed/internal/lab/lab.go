@@ -9,6 +9,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -28,6 +29,9 @@ import (
 type Options struct {
 	// Offloads leaves GSO, TSO, GRO and checksum offload on, as they are by default.
 	Offloads bool
+	// BridgeNetfilter lets the bridge hand what it forwards to netfilter, as on many nodes of Kubernetes: it is then the
+	// bridge that translates addresses, and not the host's routing. The test is skipped where the kernel has no br_netfilter.
+	BridgeNetfilter bool
 }
 
 // Lab is the network. Client and Server talk over the bridge; Host is a process of the bridge's own namespace, as a pod
@@ -51,7 +55,7 @@ func New(t testing.TB, o Options) *Lab {
 		Client: newNode(t, "client", newNamespace(t), 2),
 		Server: newNode(t, "server", newNamespace(t), 3),
 	}
-	l.addBridge(t)
+	l.addBridge(t, o)
 	for _, n := range []*Node{l.Client, l.Server} {
 		l.plug(t, n, o)
 	}
@@ -78,14 +82,31 @@ func newNode(t testing.TB, name string, ns netns.NsHandle, i byte) *Node {
 	return n
 }
 
-func (l *Lab) addBridge(t testing.TB) {
+func (l *Lab) addBridge(t testing.TB, o Options) {
 	t.Helper()
+	l.bridgeNetfilter(t, o.BridgeNetfilter)
 	snooping := false
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = bridgeName, l.Host.mac
 	require.NoError(t, l.Host.link.LinkAdd(&netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}))
 	l.Host.up(t, "lo")
 	l.Host.address(t, bridgeName)
+}
+
+// bridgeNetfilter says what the bridge does with packets, which would otherwise depend on whether the machine happens to have
+// br_netfilter loaded.
+func (l *Lab) bridgeNetfilter(t testing.TB, on bool) {
+	t.Helper()
+	value := "0"
+	if on {
+		value = "1"
+	}
+	err := l.Host.Do(func() error { return os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte(value), 0) })
+	missing := errors.Is(err, os.ErrNotExist)
+	testutil.Require(t, "br_netfilter", !on || !missing, "the kernel has no br_netfilter")
+	if !missing {
+		require.NoError(t, err)
+	}
 }
 
 // plug joins the node's namespace to the bridge by a veth pair: eth0 inside, veth-NAME on the host.
