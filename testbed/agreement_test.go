@@ -89,7 +89,7 @@ func exchange(t *testing.T, l *lab.Lab) byEndpoint {
 
 func TestPrometheusAgreesWithTheCLI(t *testing.T) {
 	l := lab.New(t, lab.Options{})
-	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast()})
+	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(l, "cgroup")})
 	want := exchange(t, l)
 	flows := c.AwaitFlows("all of the traffic", func(flows []collector.Flow) bool {
 		return maps.Equal(want, fromCLI(l, flows))
@@ -184,7 +184,7 @@ service:
 		return strings.Contains(second.Log(), "Everything is ready")
 	}, func() any { return second.Log() })
 
-	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: fmt.Sprintf(`
+	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(l, "cgroup") + fmt.Sprintf(`
 exporters:
   otlp_grpc:
     endpoint: %s

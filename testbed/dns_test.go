@@ -75,7 +75,7 @@ func TestLookupsAreThoseOfTheWire(t *testing.T) {
 	for _, mode := range attachModes {
 		t.Run(mode, func(t *testing.T) {
 			l := lab.New(t, lab.Options{Offloads: true}) // what TCP sends lies in pages
-			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fastDNS(), Overlay: watchLab(mode)})
+			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fastDNS(), Overlay: watchLab(l, mode)})
 			nameserver.Start(t, l.Server)
 			nameserver.Ask(t, l.Client, l.Server, questions...)
 
@@ -137,7 +137,7 @@ func TestConnectionsHaveTheNamesTheyWereLookedUpBy(t *testing.T) {
 	for _, mode := range attachModes {
 		t.Run(mode, func(t *testing.T) {
 			l := lab.New(t, lab.Options{})
-			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fastDNS(), Overlay: watchLab(mode)})
+			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fastDNS(), Overlay: watchLab(l, mode)})
 			nameserver.Start(t, l.Server)
 			nameserver.Ask(t, l.Client, l.Server,
 				nameserver.Question{Network: "udp4", Name: nameserver.Host, Type: typeA},

@@ -77,7 +77,7 @@ func testWire(t *testing.T, mode string, offloads, fromHost bool, load traffic.L
 	if fromHost {
 		client = l.Host
 	}
-	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(mode)})
+	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(l, mode)})
 	sent, received := traffic.Exchange(t, client, l.Server, load)
 
 	there, back := onTheWire(load, sent, received), onTheWire(load, received, sent)
@@ -110,15 +110,21 @@ func onTheWire(load traffic.Load, from, to traffic.Report) seen {
 	return seen{from.SegmentsSent, from.BytesSent + from.SegmentsSent*(ip+headersTCP) + uint64(load.Flows)*optionsSYN}
 }
 
-// watchLab is a configuration that sees both ends of the lab: in tc mode the bridge is where the host's own processes send.
-func watchLab(mode string) string {
-	return fmt.Sprintf("receivers: {ebpf_network: {attach: {mode: %s, interfaces: {include: [br0, 'veth*']}}}}", mode)
+// watchLab is a configuration that sees both ends of the lab, and nothing else of the machine, where others may send what they
+// like: in tc mode the bridge is where the host's own processes send.
+func watchLab(l *lab.Lab, mode string) string { return watch(mode, l.CgroupDir()) }
+
+// watchHost is watchLab for what belongs to no process of the lab: in cgroup mode it sees the whole machine.
+func watchHost(mode string) string { return watch(mode, "") }
+
+func watch(mode, cgroupDir string) string {
+	return fmt.Sprintf("receivers: {ebpf_network: {attach: {mode: %s, cgroup_path: %q, interfaces: {include: [br0, 'veth*']}}}}", mode, cgroupDir)
 }
 
 func TestBurstOfFlowsAtDefaultSettingsLosesNothing(t *testing.T) {
 	const flows, packets = 20_000, 3
 	l := lab.New(t, lab.Options{Offloads: true})
-	c := collector.Start(t, collector.Options{Node: l.Agent})
+	c := collector.Start(t, collector.Options{Node: l.Agent, Overlay: watchLab(l, "cgroup")})
 	traffic.Exchange(t, l.Client, l.Server, traffic.Load{Network: "udp4", Flows: flows, Writes: packets, WriteSize: 64})
 	require.EqualValues(t, flows*packets, l.Server.Counters(t).ReceivedPackets)
 
@@ -219,7 +225,7 @@ func TestLastPacketsOfAnActiveClose(t *testing.T) {
 	for _, mode := range attachModes {
 		t.Run(mode, func(t *testing.T) {
 			l := lab.New(t, lab.Options{})
-			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(mode)})
+			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchHost(mode)})
 			port := closeFirst(t, l)
 
 			wire := l.Client.Counters(t)

@@ -5,6 +5,7 @@ package testbed
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net"
 	"testing"
 
@@ -43,8 +44,8 @@ func TestRetransmitsAreTheSocketsOwn(t *testing.T) {
 	for _, mode := range attachModes {
 		t.Run(mode, func(t *testing.T) {
 			l := lab.New(t, lab.Options{})
-			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(mode)})
-			loseOneIn(t, l, 50)
+			c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(l, mode)})
+			loseOneIn(t, l, 50, math.MaxInt32)
 			sent, received := traffic.Exchange(t, l.Client, l.Server, traffic.Load{Network: "tcp4", Flows: 3, Writes: 300, WriteSize: 4000, Reply: 100})
 			require.NotZero(t, sent.Retransmits, "nothing was lost on the way")
 
@@ -73,16 +74,29 @@ func TestRetransmitsAreTheSocketsOwn(t *testing.T) {
 	}
 }
 
-// loseOneIn drops packets at random as they arrive at the host from the client.
-func loseOneIn(t *testing.T, l *lab.Lab, n int32) {
+// loseOneIn drops packets at random as they arrive at the host from the client, until most were dropped.
+func loseOneIn(t *testing.T, l *lab.Lab, n, most int32) {
 	t.Helper()
+	dropped, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	require.NoError(t, err)
+	t.Cleanup(func() { dropped.Close() })
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
 		asm.FnGetPrandomU32.Call(),
 		asm.Mod.Imm32(asm.R0, n),
-		asm.JEq.Imm32(asm.R0, 0, "drop"),
-		asm.Mov.Imm(asm.R0, -1), // TCX_NEXT
+		asm.JNE.Imm32(asm.R0, 0, "pass"),
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.LoadMapPtr(asm.R1, dropped.FD()),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "pass"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.JGE.Imm(asm.R1, most, "pass"),
+		asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+		asm.Mov.Imm(asm.R0, 2), // TCX_DROP
 		asm.Return(),
-		asm.Mov.Imm(asm.R0, 2).WithSymbol("drop"), // TCX_DROP
+		asm.Mov.Imm(asm.R0, -1).WithSymbol("pass"), // TCX_NEXT
 		asm.Return(),
 	}})
 	require.NoError(t, err)

@@ -33,7 +33,7 @@ func TestEchoesAreThoseOfTheWire(t *testing.T) {
 		for network, kind := range kinds {
 			t.Run(mode+"/"+network, func(t *testing.T) {
 				l := lab.New(t, lab.Options{})
-				c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(mode)})
+				c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchHost(mode)})
 				load := traffic.Load{Network: network, Writes: 30, WriteSize: 56}
 				report := traffic.Echo(t, l.Client, l.Server, load)
 				require.EqualValues(t, load.Writes, report.DatagramsReceived)

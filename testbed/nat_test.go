@@ -57,7 +57,7 @@ func wireOf(t *testing.T, l *lab.Lab) map[string]seen {
 // each end knows who is behind the other's address.
 func TestConnectionThroughNATIsOne(t *testing.T) {
 	l := lab.New(t, lab.Options{})
-	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab("cgroup")})
+	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(l, "cgroup")})
 	backend := throughNAT(t, l)
 	want := wireOf(t, l)
 	flows := c.AwaitFlows("every byte, at both ends", func(flows []collector.Flow) bool {
@@ -106,7 +106,7 @@ func TestConnectionThroughNATIsOneAtInterfaces(t *testing.T) {
 			l := lab.New(t, lab.Options{BridgeNetfilter: bridged})
 			set := fast()
 			set["receivers.ebpf_network.idle_timeout"] = "2s" // ends what a SYN has begun
-			c := collector.Start(t, collector.Options{Node: l.Agent, Set: set, Overlay: watchLab("tc")})
+			c := collector.Start(t, collector.Options{Node: l.Agent, Set: set, Overlay: watchLab(l, "tc")})
 			throughNAT(t, l)
 			wire := wireOf(t, l)
 			want := map[string]seen{"client egress": wire["client egress"], "client ingress": wire["client ingress"]}

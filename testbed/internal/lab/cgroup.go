@@ -16,18 +16,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newCgroup makes a cgroup below the cgroup v2 root, and kills what is left in it and removes it when the test ends.
-func newCgroup(t testing.TB, name string) (string, *os.File) {
+// newLabCgroup makes the cgroup that the nodes of a lab have theirs in, and nothing else, and removes it when the test ends.
+// It returns where it is.
+func newLabCgroup(t testing.TB) string {
 	t.Helper()
 	root, err := cgroupRoot()
 	require.NoError(t, err)
-	dir, err := os.MkdirTemp(root, "orb8-testbed-"+name+"-")
+	dir, err := os.MkdirTemp(root, "orb8-testbed-")
 	require.NoError(t, err)
+	t.Cleanup(func() { removeCgroup(t, dir) })
+	return dir
+}
+
+// newCgroup makes a cgroup in the lab's, and kills what is left in it and removes it when the test ends. It returns its path
+// below the cgroup v2 root.
+func newCgroup(t testing.TB, labDir, name string) (string, *os.File) {
+	t.Helper()
+	root, err := cgroupRoot()
+	require.NoError(t, err)
+	dir := filepath.Join(labDir, name)
+	require.NoError(t, os.Mkdir(dir, 0o755))
 	t.Cleanup(func() { removeCgroup(t, dir) })
 	f, err := os.Open(dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, f.Close()) })
-	return strings.TrimPrefix(dir, strings.TrimSuffix(root, "/")), f
+	return strings.TrimPrefix(dir, root), f
 }
 
 func removeCgroup(t testing.TB, dir string) {

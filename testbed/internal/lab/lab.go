@@ -38,7 +38,12 @@ type Options struct {
 // with hostNetwork is; Agent is the same namespace with another cgroup, for the collector.
 type Lab struct {
 	Client, Server, Host, Agent *Node
+
+	cgroupDir string
 }
+
+// CgroupDir returns where the cgroup is that has those of all nodes in it, and no other process of the machine.
+func (l *Lab) CgroupDir() string { return l.cgroupDir }
 
 const bridgeName = "br0"
 
@@ -49,12 +54,11 @@ func New(t testing.TB, o Options) *Lab {
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "network namespaces and cgroups need root")
 
 	hostNS := newNamespace(t)
-	l := &Lab{
-		Host:   newNode(t, "host", hostNS, 1),
-		Agent:  newNode(t, "agent", hostNS, 1),
-		Client: newNode(t, "client", newNamespace(t), 2),
-		Server: newNode(t, "server", newNamespace(t), 3),
-	}
+	l := &Lab{cgroupDir: newLabCgroup(t)}
+	l.Host = l.newNode(t, "host", hostNS, 1)
+	l.Agent = l.newNode(t, "agent", hostNS, 1)
+	l.Client = l.newNode(t, "client", newNamespace(t), 2)
+	l.Server = l.newNode(t, "server", newNamespace(t), 3)
 	l.addBridge(t, o)
 	for _, n := range []*Node{l.Client, l.Server} {
 		l.plug(t, n, o)
@@ -65,7 +69,7 @@ func New(t testing.TB, o Options) *Lab {
 }
 
 // newNode gives the node number i of the lab's networks: 10.88.0.i and fd88::i.
-func newNode(t testing.TB, name string, ns netns.NsHandle, i byte) *Node {
+func (l *Lab) newNode(t testing.TB, name string, ns netns.NsHandle, i byte) *Node {
 	t.Helper()
 	h, err := netlink.NewHandleAt(ns)
 	require.NoError(t, err)
@@ -78,7 +82,7 @@ func newNode(t testing.TB, name string, ns netns.NsHandle, i byte) *Node {
 		ns:   ns,
 		link: h,
 	}
-	n.cgroup, n.cgroupDir = newCgroup(t, name)
+	n.cgroup, n.cgroupDir = newCgroup(t, l.cgroupDir, name)
 	return n
 }
 

@@ -41,8 +41,8 @@ func newUplink(i byte) uplink {
 func NewRouted(t testing.TB) *Routed {
 	t.Helper()
 	r := &Routed{Lab: New(t, Options{})}
-	r.West = newNode(t, "west", newNamespace(t), 4)
-	r.East = newNode(t, "east", newNamespace(t), 5)
+	r.West = r.newNode(t, "west", newNamespace(t), 4)
+	r.East = r.newNode(t, "east", newNamespace(t), 5)
 	r.West.IPv4, r.East.IPv4 = netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("198.51.100.1")
 	for _, n := range []*Node{r.Host, r.West, r.East} {
 		n.routes(t)
