@@ -3,6 +3,7 @@ package engine
 import (
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"testing"
@@ -102,7 +103,13 @@ func sendUDP(t testing.TB, packets int) {
 
 func sendTCP(t testing.TB, packets int) {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	sendTCPTo(t, netip.MustParseAddr("127.0.0.1"), packets)
+}
+
+// sendTCPTo is sendTCP to an address of this host.
+func sendTCPTo(t testing.TB, to netip.Addr, packets int) {
+	t.Helper()
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(to, 0)))
 	require.NoError(t, err)
 	defer l.Close()
 	done := make(chan struct{})
