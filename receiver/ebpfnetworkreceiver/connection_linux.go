@@ -29,7 +29,7 @@ type tcpState struct {
 
 // learn takes what an interval tells of the connection, and completes the interval's counts by what is remembered: the
 // kernel forgets a flow once an interval. other is what is remembered of the other direction.
-func (c *tcpState) learn(f *network.NetworkFlow, other *tcpState) {
+func (c *tcpState) learn(f *network.NetworkFlow, other tcpState) {
 	total := f.Retransmits
 	switch {
 	case f.Seen&seenSYN != 0 && f.ClientIsn != c.clientISN, f.Seen&seenSYNACK != 0 && f.ServerIsn != c.serverISN && c.seen&seenSYNACK != 0:
@@ -53,8 +53,8 @@ func (c *tcpState) learn(f *network.NetworkFlow, other *tcpState) {
 
 // learnFrom takes what the other direction knows of the connection, and tells the interval's counts what is known by now: a
 // handshake that a flip cut in two, or whose halves took different ways, is known to one direction only.
-func (c *tcpState) learnFrom(f *network.NetworkFlow, other *tcpState) {
-	if other != nil && other.seen&seenSYNACK != 0 && c.seen&seenSYNACK == 0 && (c.seen&seenSYN == 0 || c.clientISN == other.clientISN) {
+func (c *tcpState) learnFrom(f *network.NetworkFlow, other tcpState) {
+	if other.seen&seenSYNACK != 0 && c.seen&seenSYNACK == 0 && (c.seen&seenSYN == 0 || c.clientISN == other.clientISN) {
 		c.merge(turn(other.seen), other.clientISN, other.serverISN)
 	}
 	f.Seen |= c.seen

@@ -47,7 +47,7 @@ func TestRetransmitsAreThoseOfTheInterval(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var c tcpState
 			for i, f := range tt.intervals {
-				c.learn(&f, nil)
+				c.learn(&f, tcpState{})
 				assert.Equal(t, tt.want[i], f.Retransmits, "interval %d", i)
 			}
 		})
@@ -57,9 +57,9 @@ func TestRetransmitsAreThoseOfTheInterval(t *testing.T) {
 func TestTheConnectionIsKnownInEveryInterval(t *testing.T) {
 	var c tcpState
 	handshake := network.NetworkFlow{Seen: seenSYN | seenSYNACK | seenFromClient, ClientIsn: 10, ServerIsn: 20, Connections: 1}
-	c.learn(&handshake, nil)
+	c.learn(&handshake, tcpState{})
 	later := network.NetworkFlow{TcpFlags: ack}
-	c.learn(&later, nil)
+	c.learn(&later, tcpState{})
 	got := health(&later)
 	assert.True(t, got.HasISNs)
 	assert.EqualValues(t, 10, got.ClientISN)
@@ -71,11 +71,11 @@ func TestTheConnectionIsKnownInEveryInterval(t *testing.T) {
 func TestAHandshakeCutInTwoIsPutTogether(t *testing.T) {
 	var there, back tcpState
 	syn := network.NetworkFlow{Seen: seenSYN | seenFromClient, ClientIsn: 10, Connections: 1}
-	there.learn(&syn, nil)
+	there.learn(&syn, tcpState{})
 	synAck := network.NetworkFlow{Seen: seenSYN | seenSYNACK | seenFromServer, ClientIsn: 10, ServerIsn: 20}
-	back.learn(&synAck, &there)
+	back.learn(&synAck, there)
 	data := network.NetworkFlow{TcpFlags: ack}
-	there.learn(&data, &back)
+	there.learn(&data, back)
 	assert.True(t, health(&data).HasISNs)
 	assert.EqualValues(t, 20, data.ServerIsn)
 	assert.Equal(t, flow.InitiatorSource, initiator(data.Seen))
@@ -84,7 +84,7 @@ func TestAHandshakeCutInTwoIsPutTogether(t *testing.T) {
 	stranger := tcpState{clientISN: 11, serverISN: 21, seen: seenSYN | seenSYNACK | seenFromServer}
 	var other tcpState
 	another := network.NetworkFlow{Seen: seenSYN | seenFromClient, ClientIsn: 99, Connections: 1}
-	other.learn(&another, &stranger)
+	other.learn(&another, stranger)
 	assert.False(t, health(&another).HasISNs, "the other direction is of an earlier connection")
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // maxBatch is how many log records go down the pipeline in one piece.
-const maxBatch = 4096
+const maxBatch = 1024
 
 // batch gathers log records, those of one cgroup under one resource.
 type batch struct {

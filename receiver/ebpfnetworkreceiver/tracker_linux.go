@@ -27,21 +27,11 @@ type tracker struct {
 	// emit is given every record; it may keep it.
 	emit func(flow.Record)
 
-	flows map[network.NetworkFlowKey]flowState
+	flows *memory
 	// live is how many of them had not ended when the last interval did.
 	live    int
 	series  map[seriesKey]*series
 	closing []closingFlow
-}
-
-// flowState is what must be remembered of a flow between intervals. It holds no pointer, so that the garbage collector
-// need not look at the map.
-type flowState struct {
-	lastNS   int64 // monotonic
-	cgroupID uint64
-	pid      uint32
-	comm     [16]int8
-	tcp      tcpState
 }
 
 // closingFlow is a flow of this interval with FIN or RST, or of which only half of the handshake is known, put off until the
@@ -77,7 +67,7 @@ func newTracker(cfg *Config, r recorder, emit func(flow.Record)) *tracker {
 		maxFlows: 2 * int(cfg.FlowTableSize),
 		recorder: r,
 		emit:     emit,
-		flows:    map[network.NetworkFlowKey]flowState{},
+		flows:    newMemory(),
 		series:   map[seriesKey]*series{},
 	}
 }
@@ -90,30 +80,29 @@ func (t *tracker) begin(c clock, lost uint64) {
 
 // observe takes what a flow did in the interval.
 func (t *tracker) observe(k *network.NetworkFlowKey, f *network.NetworkFlow) {
-	st, known := t.flows[*k]
+	st, known := t.flows.get(k)
 	if flow.Transport(k.Transport) == flow.TCP {
-		var other *tcpState
-		if o, ok := t.flows[reverse(k)]; ok {
-			other = &o.tcp
-		}
-		st.tcp.learn(f, other)
+		st.tcp.learn(f, t.other(k))
 	} else if !known {
 		f.Connections = 1
+	}
+	if !known {
+		st.firstNS = int64(f.FirstNs)
 	}
 	st.lastNS = max(st.lastNS, int64(f.LastNs))
 	// Who it is may have been seen only when the connection was opened, in an earlier generation.
 	if f.CgroupId != 0 {
-		st.cgroupID = f.CgroupId
+		st.owner.cgroupID = f.CgroupId
 	} else {
-		f.CgroupId = st.cgroupID
+		f.CgroupId = st.owner.cgroupID
 	}
 	if f.Pid != 0 {
-		st.pid, st.comm = f.Pid, f.Comm
+		st.owner.pid, st.owner.comm = f.Pid, f.Comm
 	} else {
-		f.Pid, f.Comm = st.pid, st.comm
+		f.Pid, f.Comm = st.owner.pid, st.owner.comm
 	}
-	if known || len(t.flows) < t.maxFlows {
-		t.flows[*k] = st
+	if known || t.flows.len() < t.maxFlows {
+		t.flows.put(k, &st)
 	}
 	t.count(k, f)
 	if st.tcp.ended != flow.OutcomeUnknown {
@@ -149,7 +138,7 @@ func (t *tracker) end() {
 			continue
 		}
 		other := reverse(&t.closing[i].key)
-		if st, ok := t.flows[other]; ok && st.tcp.ended == flow.OutcomeUnknown {
+		if st, ok := t.flows.get(&other); ok && st.tcp.ended == flow.OutcomeUnknown {
 			t.tellEnd(&other, &st, t.closing[i].outcome)
 			t.conclude(&other, t.closing[i].outcome)
 		}
@@ -160,59 +149,57 @@ func (t *tracker) end() {
 
 // complete adds to a flow what the other direction has meanwhile told of the handshake.
 func (t *tracker) complete(k *network.NetworkFlowKey, f *network.NetworkFlow) {
-	st, known := t.flows[*k]
+	st, known := t.flows.get(k)
 	if !known || !st.tcp.halfOpen() {
 		return
 	}
-	if other, ok := t.flows[reverse(k)]; ok {
-		st.tcp.learnFrom(f, &other.tcp)
-		t.flows[*k] = st
-	}
+	st.tcp.learnFrom(f, t.other(k))
+	t.flows.put(k, &st)
 }
 
 // conclude remembers how a connection ended, for its stragglers.
 func (t *tracker) conclude(k *network.NetworkFlowKey, o flow.Outcome) {
-	if st, ok := t.flows[*k]; ok {
+	if st, ok := t.flows.get(k); ok {
 		st.tcp.ended = o
-		t.flows[*k] = st
+		t.flows.put(k, &st)
 	}
 }
 
 // outcome tells how a TCP connection has ended, if it has.
 func (t *tracker) outcome(k *network.NetworkFlowKey) flow.Outcome {
-	return outcome(t.flows[*k].tcp, t.flows[reverse(k)].tcp)
+	st, _ := t.flows.get(k)
+	return outcome(st.tcp, t.other(k))
+}
+
+// other returns what is remembered of the other direction of a connection.
+func (t *tracker) other(k *network.NetworkFlowKey) tcpState {
+	other := reverse(k)
+	st, _ := t.flows.get(&other)
+	return st.tcp
 }
 
 // expire ends flows and series that have been silent for too long.
 func (t *tracker) expire() {
 	now := monotonicNow()
 	idle := t.idle
-	if len(t.flows) > t.maxFlows/2 {
+	if t.flows.len() > t.maxFlows/2 {
 		idle = t.interval // room for those that are alive
 	}
-	type ending struct {
-		key     network.NetworkFlowKey
-		outcome flow.Outcome
-	}
-	var silent []ending // told first, then forgotten: the two directions ask for each other
+	// First they are told, then forgotten: the two directions ask for each other.
 	t.live = 0
-	for k, st := range t.flows {
-		timeout := idle
-		if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
-			timeout = min(timeout, closingTimeout)
-		}
+	for k, st := range t.flows.all() {
 		switch {
-		case now-st.lastNS >= int64(timeout):
-			silent = append(silent, ending{k, outcomeOfSilence(st.tcp, t.flows[reverse(&k)].tcp)})
-		case st.tcp.ended == flow.OutcomeUnknown:
+		case st.tcp.ended != flow.OutcomeUnknown:
+		case st.isSilent(now, idle):
+			t.tellEnd(k, st, outcomeOfSilence(st.tcp, t.other(k)))
+		default:
 			t.live++
 		}
 	}
-	for _, e := range silent {
-		if st := t.flows[e.key]; st.tcp.ended == flow.OutcomeUnknown {
-			t.tellEnd(&e.key, &st, e.outcome)
+	for k, st := range t.flows.all() {
+		if st.isSilent(now, idle) {
+			t.flows.remove(k)
 		}
-		delete(t.flows, e.key)
 	}
 	for k, s := range t.series {
 		if now-s.lastNS >= int64(seriesTimeout) {
@@ -221,10 +208,17 @@ func (t *tracker) expire() {
 	}
 }
 
+func (st *flowState) isSilent(now int64, idle time.Duration) bool {
+	if st.tcp.tcpFlags&(tcpFIN|tcpRST) != 0 {
+		idle = min(idle, closingTimeout)
+	}
+	return now-st.lastNS >= int64(idle)
+}
+
 // tellEnd reports the end of a flow that did nothing in this interval.
 func (t *tracker) tellEnd(k *network.NetworkFlowKey, st *flowState, o flow.Outcome) {
 	f := network.NetworkFlow{
-		FirstNs: uint64(st.lastNS), LastNs: uint64(st.lastNS), CgroupId: st.cgroupID, Pid: st.pid, Comm: st.comm,
+		FirstNs: uint64(st.lastNS), LastNs: uint64(st.lastNS), CgroupId: st.owner.cgroupID, Pid: st.owner.pid, Comm: st.owner.comm,
 		TcpFlags: st.tcp.tcpFlags, Seen: st.tcp.seen, ClientIsn: st.tcp.clientISN, ServerIsn: st.tcp.serverISN,
 	}
 	t.complete(k, &f)
