@@ -57,17 +57,17 @@ func (ev *events) observe(e *network.NetworkEvent, payload engine.Payload) {
 }
 
 func (ev *events) report(e *network.NetworkEvent, kind flow.EventKind) {
-	if !ev.isNews(e) {
+	key := e.Key
+	if r := ev.receiver; r.devices != nil {
+		key, _, _ = place(r.devices.Devices(), &e.Key)
+	}
+	if !ev.isNews(e) || kind == flow.EventNew && !ev.receiver.newcomers.isNew(&key, e) {
 		return
 	}
 	if e.Flow.FirstNs >= ev.clockUntil {
 		ev.recorder.clock, ev.clockUntil = readClock(), e.Flow.FirstNs+uint64(time.Second)
 	}
-	event := flow.Event{Kind: kind, Record: ev.recorder.record(&e.Key, &e.Flow, nil)}
-	if r := ev.receiver; r.namer != nil && (kind == flow.EventNew || kind == flow.EventSYN) {
-		event.Peer().Name = r.namer.lookup(&event.Record, ev.recorder.clock)
-	}
-	ev.receiver.addEvent(&event)
+	ev.receiver.addPacket(&ev.recorder, e, kind)
 }
 
 func (ev *events) isNews(e *network.NetworkEvent) bool {
@@ -111,6 +111,24 @@ func merge(a, b network.NetworkFlow) network.NetworkFlow {
 	a.FirstNs = min(a.FirstNs, b.FirstNs)
 	a.LastNs = max(a.LastNs, b.LastNs)
 	return a
+}
+
+// addNew adds the event of a new flow that a drain has kept waiting. It is of the goroutine of run.
+func (r *networkReceiver) addNew(e *network.NetworkEvent) {
+	rec := recorder{clock: r.tracker.recorder.clock}
+	if r.devices != nil {
+		rec.interfaces = r.interfaceOf
+	}
+	r.addPacket(&rec, e, flow.EventNew)
+}
+
+// addPacket adds the event of a packet.
+func (r *networkReceiver) addPacket(rec *recorder, e *network.NetworkEvent, kind flow.EventKind) {
+	event := flow.Event{Kind: kind, Record: rec.record(&e.Key, &e.Flow, nil)}
+	if r.namer != nil && (kind == flow.EventNew || kind == flow.EventSYN) {
+		event.Peer().Name = r.namer.lookup(&event.Record, rec.clock)
+	}
+	r.addEvent(&event)
 }
 
 func (r *networkReceiver) addEvent(e *flow.Event) {

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/processor/processortest"
@@ -20,11 +21,21 @@ import (
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
 )
 
+// newTestReceiver returns a receiver without an engine.
+func newTestReceiver(t testing.TB, logs consumer.Logs) *networkReceiver {
+	t.Helper()
+	cfg := createDefaultConfig().(*Config)
+	r, err := newNetworkReceiver(receivertest.NewNopSettings(metadata.Type), cfg)
+	require.NoError(t, err)
+	r.logs = logs
+	r.tracker = newTracker(cfg, recorder{}, r.emitFlow)
+	r.newcomers.flows = r.tracker.flows
+	return r
+}
+
 func TestKindsOfEvents(t *testing.T) {
 	sink := &consumertest.LogsSink{}
-	r, err := newNetworkReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config))
-	require.NoError(t, err)
-	r.logs = sink
+	r := newTestReceiver(t, sink)
 	ev := r.newEvents()
 	now := uint64(monotonicNow())
 	for kind := network.NetworkEventKindEVENT_NEW; kind <= network.NetworkEventKindEVENT_PACKET; kind++ {
@@ -58,9 +69,7 @@ func BenchmarkEvents(b *testing.B) {
 	require.NoError(b, err)
 	require.NoError(b, enrich.Start(b.Context(), componenttest.NewNopHost()))
 	defer func() { require.NoError(b, enrich.Shutdown(b.Context())) }()
-	r, err := newNetworkReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config))
-	require.NoError(b, err)
-	r.logs = enrich
+	r := newTestReceiver(b, enrich)
 	ev := r.newEvents()
 	e := network.NetworkEvent{Key: tcpOut, Kind: uint32(network.NetworkEventKindEVENT_SYN), Flow: network.NetworkFlow{
 		Packets: 1, Bytes: 60, FirstNs: uint64(monotonicNow()), CgroupId: 1, Pid: 1, Comm: comm("nginx"),

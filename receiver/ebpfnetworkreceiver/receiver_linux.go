@@ -27,6 +27,9 @@ import (
 // eventDelay is the longest that an event waits for company before it goes down the pipeline.
 const eventDelay = 100 * time.Millisecond
 
+// passingTime is the longest that a packet is expected to take from one interface of this host to the next.
+const passingTime = 10 * time.Millisecond
+
 // networkReceiver owns a flow engine. One goroutine reads its ring buffer (readEvents), another empties its flow table
 // once an interval (run).
 type networkReceiver struct {
@@ -48,9 +51,10 @@ type networkReceiver struct {
 	// unavailable are the features that the host does not allow, and why.
 	unavailable map[string]string
 
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-	pressure chan struct{}
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	pressure  chan struct{}
+	newcomers newcomers
 
 	// Of the goroutine of run alone.
 	tracker      *tracker
@@ -172,6 +176,10 @@ func (r *networkReceiver) open() error {
 		r.namer = newNamer(r.lookups.watcher, r.mode == modeTC, int(r.cfg.FlowTableSize))
 	}
 	r.tracker = newTracker(r.cfg, rec, r.emitFlow)
+	r.newcomers.flows = r.tracker.flows
+	if r.devices != nil {
+		r.newcomers.onItsWay = passingTime
+	}
 	r.set.Logger.Info("Watching packets", zap.String("attach_mode", r.mode), zap.Uint32("attach_points", r.attachPoints()))
 	return nil
 }
@@ -270,6 +278,8 @@ func (r *networkReceiver) report(last bool) {
 }
 
 func (r *networkReceiver) drain(last bool) error {
+	r.newcomers.begin()
+	defer r.newcomers.end(r.addNew)
 	if err := r.engine.Flip(); err != nil {
 		return err
 	}

@@ -143,6 +143,50 @@ func TestWhatIsInFlightAtShutdownIsReported(t *testing.T) {
 	assert.Equal(t, 2, events)
 }
 
+func TestFlowIsNewInOneIntervalOnly(t *testing.T) {
+	for _, mode := range []string{modeCgroup, modeTC} {
+		t.Run(mode, func(t *testing.T) {
+			cfg := kernelConfig(t)
+			cfg.Attach.Mode, cfg.Attach.Interfaces.Include = mode, []string{"lo"}
+			sink := &consumertest.LogsSink{}
+			r := startLogs(t, cfg, sink)
+			server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			require.NoError(t, err)
+			defer server.Close()
+			client, err := net.DialUDP("udp4", nil, server.LocalAddr().(*net.UDPAddr))
+			require.NoError(t, err)
+			defer client.Close()
+			of := func(r *flow.Record) bool { return r.Destination.Addr.String() == server.LocalAddr().String() }
+
+			records := 0
+			require.Eventually(t, func() bool {
+				_, err := client.Write([]byte("x"))
+				require.NoError(t, err)
+				records = 0
+				eachLog(sink, flow.EventNameFlow, func(res plog.ResourceLogs, lr plog.LogRecord) {
+					rec, err := flow.RecordFrom(res.Resource(), lr)
+					require.NoError(t, err)
+					if of(&rec) && rec.Direction == flow.Egress {
+						records++
+					}
+				})
+				return records >= 5
+			}, 10*time.Second, cfg.Interval/2, "records of five intervals")
+			require.NoError(t, r.Shutdown(t.Context()))
+
+			events := map[flow.Direction]int{}
+			eachLog(sink, flow.EventNameEvent, func(res plog.ResourceLogs, lr plog.LogRecord) {
+				e, err := flow.EventFrom(res.Resource(), lr)
+				require.NoError(t, err)
+				if of(&e.Record) {
+					events[e.Direction]++
+				}
+			})
+			assert.Equal(t, map[flow.Direction]int{flow.Egress: 1, flow.Ingress: 1}, events)
+		})
+	}
+}
+
 func TestOwnTrafficIsLeftOut(t *testing.T) {
 	cfg := kernelConfig(t)
 	cfg.SelfTraffic = false
