@@ -3,6 +3,7 @@ package orb8storeexporter
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -26,6 +27,8 @@ type storeExporter struct {
 	storage   component.ID
 	telemetry *metadata.TelemetryBuilder
 	writer    storage.Writer
+	// batches are *batch that were used and can be again: what they hold is nobody's.
+	batches sync.Pool
 }
 
 func newStoreExporter(settings component.TelemetrySettings, cfg *Config) (*storeExporter, error) {
@@ -48,10 +51,12 @@ func (e *storeExporter) start(_ context.Context, host component.Host) error {
 // consume writes what a batch of logs holds. It fails only when the store does: a log record that is not orb8's, or
 // malformed, is counted and must not keep the others out.
 func (e *storeExporter) consume(ctx context.Context, logs plog.Logs) error {
-	b := batch{
-		writer: e.writer,
-		flows:  make([]flow.Record, 0, min(maxBatch, logs.LogRecordCount())),
+	b, _ := e.batches.Get().(*batch)
+	if b == nil {
+		b = &batch{}
 	}
+	b.begin(e.writer)
+	defer e.batches.Put(b)
 	err := b.logs(ctx, logs)
 	if b.ignored > 0 {
 		e.telemetry.StoreIgnoredRecords.Add(ctx, b.ignored)
@@ -78,6 +83,14 @@ type batch struct {
 	ignored, malformed int64
 	// first is what is wrong with the first malformed record.
 	first error
+}
+
+// begin makes the batch as good as new. Its slices keep their room.
+func (b *batch) begin(w storage.Writer) {
+	*b = batch{
+		writer: w, flows: b.flows[:0], events: b.events[:0], lookups: b.lookups[:0],
+		counts: b.counts[:0], calls: b.calls[:0], anomalies: b.anomalies[:0],
+	}
 }
 
 func (b *batch) logs(ctx context.Context, logs plog.Logs) error {

@@ -1,9 +1,11 @@
 package flow
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -72,7 +74,11 @@ func (r *Record) putInitiator(a pcommon.Map) {
 func (r *Record) putFlow(lr plog.LogRecord) {
 	lr.SetTimestamp(pcommon.NewTimestampFromTime(r.End))
 	a := lr.Attributes()
-	a.EnsureCapacity(20)
+	capacity := 16 // room for nearly all that there may be, and not much more: most of a record's memory is this
+	if r.Transport == TCP {
+		capacity = 24
+	}
+	a.EnsureCapacity(capacity)
 	r.putEnds(a)
 	a.PutInt(AttrBytes, int64(r.Bytes))
 	a.PutInt(AttrPackets, int64(r.Packets))
@@ -211,6 +217,9 @@ func (r *Record) readHealth(a pcommon.Map) {
 	}
 	r.SRTT, r.MinRTT, r.Handshake = seconds(a, AttrSRTT), seconds(a, AttrMinRTT), seconds(a, AttrHandshake)
 	r.Retransmits, r.ZeroWindows = num(a, AttrRetransmits), num(a, AttrZeroWindows)
+	if _, known := a.Get(AttrClientAddress); !known {
+		return // an error would cost more than all of the above
+	}
 	if client, err := addrPort(a, AttrClientAddress, AttrClientPort); err == nil {
 		switch client {
 		case r.Source.Addr:
@@ -241,24 +250,43 @@ func ReadIdentity(a pcommon.Map, prefix string) Identity {
 	return id
 }
 
+// readIdentity overwrites what a holds something for.
 func readIdentity(id *Identity, a pcommon.Map, prefix string) {
-	set := func(dst *string, key string) {
-		if v := str(a, prefix+key); v != "" {
-			*dst = v
+	for name, v := range a.All() {
+		if name, ok := strings.CutPrefix(name, prefix); ok {
+			id.read(name, v)
 		}
 	}
-	if v := num(a, prefix+AttrCgroupID); v != 0 {
-		id.CgroupID = v
+}
+
+func (id *Identity) read(name string, v pcommon.Value) {
+	var dst *string
+	switch name {
+	case AttrCgroupID:
+		id.CgroupID = cmp.Or(uint64(v.Int()), id.CgroupID)
+		return
+	case AttrCgroupPath:
+		dst = &id.Cgroup
+	case AttrContainerID:
+		dst = &id.ContainerID
+	case AttrRuntime:
+		dst = &id.Runtime
+	case AttrPodUID:
+		dst = &id.PodUID
+	case AttrPodQOSClass:
+		dst = &id.QOSClass
+	case AttrPod:
+		dst = &id.Pod
+	case AttrNamespace:
+		dst = &id.Namespace
+	case AttrContainer:
+		dst = &id.Container
+	case AttrUnit:
+		dst = &id.Unit
+	default:
+		return
 	}
-	set(&id.Cgroup, AttrCgroupPath)
-	set(&id.ContainerID, AttrContainerID)
-	set(&id.Runtime, AttrRuntime)
-	set(&id.PodUID, AttrPodUID)
-	set(&id.QOSClass, AttrPodQOSClass)
-	set(&id.Pod, AttrPod)
-	set(&id.Namespace, AttrNamespace)
-	set(&id.Container, AttrContainer)
-	set(&id.Unit, AttrUnit)
+	*dst = cmp.Or(v.Str(), *dst)
 }
 
 // PutTo writes the status into a log record of the node's resource. EventName is EventNameStatus.
