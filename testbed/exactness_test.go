@@ -200,23 +200,27 @@ func cgroupPath(t testing.TB, n *lab.Node) string {
 // lost is how many packets the status says were lost.
 func lost(t testing.TB, c *collector.Collector) uint64 {
 	t.Helper()
+	return loss(t, c).packets
+}
+
+// loss is what the status says was lost.
+func loss(t testing.TB, c *collector.Collector) (sum seen) {
+	t.Helper()
 	stdout, stderr, code := c.CLI("status", "-o", "json")
 	require.Zero(t, code, stderr)
 	var status struct {
 		Nodes []struct {
 			Network struct {
-				Lost struct {
-					Packets uint64 `json:"packets"`
-				} `json:"lost"`
+				Lost struct{ Packets, Bytes uint64 } `json:"lost"`
 			} `json:"network"`
 		} `json:"nodes"`
 	}
 	require.NoError(t, json.Unmarshal([]byte(stdout), &status), stdout)
-	var packets uint64
 	for _, n := range status.Nodes {
-		packets += n.Network.Lost.Packets
+		sum.packets += n.Network.Lost.Packets
+		sum.bytes += n.Network.Lost.Bytes
 	}
-	return packets
+	return sum
 }
 
 // The limit of cgroup mode that its documentation states: a process that closes first, and does not wait for the other
