@@ -38,6 +38,9 @@ type fakeCollector struct {
 	dns    *orb8v1.QueryDnsResponse
 	status *orb8v1.GetStatusResponse
 	err    error
+
+	syscalls  *orb8v1.QuerySyscallsResponse
+	anomalies *orb8v1.QueryAnomaliesResponse
 	// stream, when set, is run for each subscriber.
 	stream func(context.Context, *connect.ServerStream[orb8v1.StreamEventsResponse]) error
 
@@ -45,6 +48,9 @@ type fakeCollector struct {
 	asked    *orb8v1.QueryFlowsRequest
 	askedDNS *orb8v1.QueryDnsRequest
 	streamed *orb8v1.StreamEventsRequest
+
+	askedSyscalls  *orb8v1.QuerySyscallsRequest
+	askedAnomalies *orb8v1.QueryAnomaliesRequest
 }
 
 func (f *fakeCollector) QueryFlows(_ context.Context, req *connect.Request[orb8v1.QueryFlowsRequest]) (*connect.Response[orb8v1.QueryFlowsResponse], error) {
@@ -65,6 +71,26 @@ func (f *fakeCollector) QueryDns(_ context.Context, req *connect.Request[orb8v1.
 		return nil, f.err
 	}
 	return connect.NewResponse(f.dns), nil
+}
+
+func (f *fakeCollector) QuerySyscalls(_ context.Context, req *connect.Request[orb8v1.QuerySyscallsRequest]) (*connect.Response[orb8v1.QuerySyscallsResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.askedSyscalls = req.Msg
+	if f.err != nil {
+		return nil, f.err
+	}
+	return connect.NewResponse(f.syscalls), nil
+}
+
+func (f *fakeCollector) QueryAnomalies(_ context.Context, req *connect.Request[orb8v1.QueryAnomaliesRequest]) (*connect.Response[orb8v1.QueryAnomaliesResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.askedAnomalies = req.Msg
+	if f.err != nil {
+		return nil, f.err
+	}
+	return connect.NewResponse(f.anomalies), nil
 }
 
 func (f *fakeCollector) GetStatus(context.Context, *connect.Request[orb8v1.GetStatusRequest]) (*connect.Response[orb8v1.GetStatusResponse], error) {
@@ -195,6 +221,10 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 						{Reason: "netfilter_drop", Packets: 2}, {Reason: "ip_rpfilter", Packets: 1}, {Reason: "not_specified", Packets: 1},
 					},
 				},
+				Syscalls: &orb8v1.SyscallStatus{
+					Calls: 12_345_678, Lost: &orb8v1.Loss{}, Cgroups: 34, RingBufferBytes: 512 << 10, RingBufferUtilization: 0.07,
+					Interval: durationpb.New(5 * time.Second), Thinning: 1, Latency: true,
+				},
 			},
 			{
 				Node: "worker-2", Version: "v0.0.9", Kernel: "5.15.0-91-generic", Started: ago(2 * time.Hour),
@@ -208,6 +238,13 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 						"process names": "the kernel is too old",
 						"drops":         "the tracepoint skb:kfree_skb gives no reason; use Linux 5.17 or later",
 					},
+				},
+			},
+			{
+				Node: "worker-3", Version: "v0.1.0", Kernel: "6.1.0", Started: ago(2 * time.Hour), LastSeen: ago(time.Second),
+				Syscalls: &orb8v1.SyscallStatus{
+					Calls: 1 << 53, Lost: &orb8v1.Loss{Calls: 1, Events: 2345}, Cgroups: 1, RingBufferBytes: 512 << 10, RingBufferUtilization: 0.99,
+					Interval: durationpb.New(time.Second), Thinning: 16, Unavailable: map[string]string{"latency": "raw_tp sys_exit: not permitted"},
 				},
 			},
 		},

@@ -69,8 +69,15 @@ type jsonEndpoint struct {
 
 // newJSON returns what a row is as JSON.
 func newJSON(r row) any {
-	if r.dns != nil {
+	switch {
+	case r.dns != nil:
 		return newJSONLookup(r)
+	case r.count != nil:
+		return newJSONSyscall(r.count)
+	case r.call != nil:
+		return newJSONSyscallEvent(r)
+	case r.anomaly != nil:
+		return newJSONAnomaly(r)
 	}
 	return newJSONFlow(r)
 }

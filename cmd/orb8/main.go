@@ -1,4 +1,4 @@
-// Command orb8 asks an orb8 collector who talks to whom on its nodes.
+// Command orb8 asks an orb8 collector who talks to whom on its nodes, and which system calls are made there.
 //
 // Data goes to stdout and everything said about it to stderr. The exit code is 0 on success, 1 when the collector or
 // the host fails the request, and 2 when the command line is wrong.

@@ -32,6 +32,16 @@ type rangeReply interface {
 
 // addRangeFlags gives a command the flags of a rangeRequest for such rows (flows, lookups).
 func addRangeFlags(cmd *cobra.Command, a *app, rows string, since, until **timestamppb.Timestamp, limit *uint32) {
+	addTimeFlags(cmd, a, rows, since, until)
+	cmd.Flags().Func("limit", fmt.Sprintf("at most `N` %s; 0 is all that the collector gives (default %d)", rows, defaultLimit),
+		func(s string) (err error) {
+			*limit, err = parseLimit(s)
+			return err
+		})
+}
+
+// addTimeFlags gives a command the flags that bound a time range.
+func addTimeFlags(cmd *cobra.Command, a *app, rows string, since, until **timestamppb.Timestamp) {
 	flags := cmd.Flags()
 	flags.Func("since", "only "+rows+" since this `WHEN`: back from now (30s, 5m, 2h, 1d) or an RFC 3339 time",
 		func(s string) (err error) {
@@ -41,11 +51,6 @@ func addRangeFlags(cmd *cobra.Command, a *app, rows string, since, until **times
 	flags.Func("until", "only "+rows+" before this `WHEN`, as --since",
 		func(s string) (err error) {
 			*until, err = parseWhen(s, a.now())
-			return err
-		})
-	flags.Func("limit", fmt.Sprintf("at most `N` %s; 0 is all that the collector gives (default %d)", rows, defaultLimit),
-		func(s string) (err error) {
-			*limit, err = parseLimit(s)
 			return err
 		})
 }
@@ -68,6 +73,11 @@ func checkRange(req rangeRequest) error {
 
 // reportCount says that there are no rows, or more than are shown.
 func reportCount(w io.Writer, noun string, rows int, req rangeRequest, reply rangeReply) {
+	reportCounts(w, noun, noun+"s", rows, req, reply)
+}
+
+// reportCounts is reportCount for a noun with a plural of its own.
+func reportCounts(w io.Writer, noun, nouns string, rows int, req rangeRequest, reply rangeReply) {
 	shown := uint64(rows)
 	if shown == 0 {
 		notice(w, "no %s matches", noun)
@@ -78,7 +88,8 @@ func reportCount(w io.Writer, noun string, rows int, req rangeRequest, reply ran
 		if limit := uint64(req.GetLimit()); limit == 0 || shown < limit {
 			wayOut = "the collector gives no more at once, so narrow the filters or the time range"
 		}
-		notice(w, "%s of %s shown; %s", grouped(shown), plural(max(reply.GetMatched(), shown), noun), wayOut)
+		// There are two or more: one fits any limit.
+		notice(w, "%s of %s %s shown; %s", grouped(shown), grouped(max(reply.GetMatched(), shown)), nouns, wayOut)
 	}
 }
 

@@ -21,14 +21,17 @@ type app struct {
 func newRootCommand(a *app) *cobra.Command {
 	root := group(&cobra.Command{
 		Use:   "orb8",
-		Short: "Who talks to whom on this host or cluster, exactly",
-		Long: `orb8 asks an orb8 collector which containers, pods and processes talk to whom, and shows the answer
-as a table, or as JSON for other tools.`,
+		Short: "Who talks to whom on this host or cluster, and what it asks of the kernel, exactly",
+		Long: `orb8 asks an orb8 collector which containers, pods and processes talk to whom, and which system calls
+they make, and shows the answer as a table, or as JSON for other tools.`,
 		Example: `  # What happened in the last minute
   orb8 flows --since 1m
 
   # New connections as they are made
   orb8 trace network --kind syn
+
+  # Which system calls the containers of a pod make, and how often
+  orb8 syscalls --pod shop/cart-0
 
   # Is the collector healthy, and has it lost anything?
   orb8 status`,
@@ -44,8 +47,9 @@ as a table, or as JSON for other tools.`,
 		Short:   "Show events as they happen",
 		Example: "  orb8 trace network",
 	})
-	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a))
-	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), trace, newStatusCommand(a), newDoctorCommand(), newVersionCommand())
+	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a), newTraceSyscallCommand(a), newTraceAnomalyCommand(a))
+	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newSeccompCommand(a), trace,
+		newStatusCommand(a), newDoctorCommand(), newVersionCommand())
 	return root
 }
 

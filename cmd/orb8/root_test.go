@@ -53,8 +53,8 @@ func TestReferenceIsComplete(t *testing.T) {
 
 func TestUnknownCommands(t *testing.T) {
 	tests := []struct{ args, says string }{
-		{"flow", `unknown command "flow" for "orb8"; use completion, dns, doctor, flows, status, trace, version`},
-		{"trace syscall", `unknown command "syscall" for "orb8 trace"; use dns, network`},
+		{"flow", `unknown command "flow" for "orb8"; use anomalies, completion, dns, doctor, flows, seccomp, status, syscalls, trace, version`},
+		{"trace syscalls", `unknown command "syscalls" for "orb8 trace"; use anomaly, dns, network, syscall`},
 		{"status worker-1", `"orb8 status" takes no argument, not "worker-1"; see "orb8 status --help"`},
 		{"version --short", "unknown flag: --short"},
 		{"--agnet x", "unknown flag: --agnet"},
@@ -95,6 +95,10 @@ func TestCompletionOfValues(t *testing.T) {
 		{"status -o ", []string{"table", "json"}},
 		{"trace network --kind ", []string{"new", "syn", "fin", "rst", "packet"}},
 		{"doctor --mode ", []string{"auto", "cgroup", "tc"}},
+		{"syscalls --syscall ", []string{"_llseek", "openat", "socketcall", "writev"}},
+		{"trace syscall --syscall read,op", []string{"read,open", "read,openat"}},
+		{"anomalies --severity ", []string{"info", "warning", "critical"}},
+		{"seccomp --pod x --default ", []string{"errno", "kill", "log"}},
 		{"tr", []string{"trace"}},
 	}
 	for _, tt := range tests {

@@ -12,14 +12,18 @@ import (
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 )
 
-// row is one line of output: a flow, what happened to one, or a DNS lookup.
+// row is one line of output: a flow, what happened to one, a DNS lookup, a container's count of a system call, such a call, or an
+// anomaly.
 type row struct {
 	// kind is empty for the rows of a query.
 	kind orb8v1.EventKind
 	time time.Time
 	// One of them is set.
-	flow *orb8v1.Flow
-	dns  *orb8v1.DnsLookup
+	flow    *orb8v1.Flow
+	dns     *orb8v1.DnsLookup
+	count   *orb8v1.Syscall
+	call    *orb8v1.SyscallEvent
+	anomaly *orb8v1.Anomaly
 }
 
 func flowRow(f *orb8v1.Flow) row {
@@ -27,7 +31,15 @@ func flowRow(f *orb8v1.Flow) row {
 }
 
 func eventRow(e *orb8v1.StreamEventsResponse) row {
-	return row{kind: e.GetKind(), time: e.GetTime().AsTime(), flow: e.GetFlow(), dns: e.GetDns()}
+	return row{
+		kind: e.GetKind(), time: e.GetTime().AsTime(),
+		flow: e.GetFlow(), dns: e.GetDns(), call: e.GetSyscall(), anomaly: e.GetAnomaly(),
+	}
+}
+
+// empty is true of a message that holds nothing that this version knows.
+func (r row) empty() bool {
+	return r.flow == nil && r.dns == nil && r.count == nil && r.call == nil && r.anomaly == nil
 }
 
 func (r row) when() time.Time { return r.time }

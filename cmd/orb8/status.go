@@ -20,8 +20,8 @@ func newStatusCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the state of every node, what it lost, and the store",
-		Long: `Shows every node that has reported to the collector: since when it runs, where it is attached, what it
-has counted since then and what it lost; and how full the store is.`,
+		Long: `Shows every node that has reported to the collector: since when it runs, where it is attached, which
+packets and system calls it has counted since then and what it lost; and how full the store is.`,
 		Example: `  orb8 status
 
   # Which nodes have lost packets?
@@ -78,21 +78,46 @@ func (p statusPrinter) node(n *orb8v1.NodeStatus) {
 	p.line("agent", n.GetVersion()+", up "+humanAge(n.GetLastSeen().AsTime().Sub(n.GetStarted().AsTime()))+
 		" (since "+n.GetStarted().AsTime().In(p.now.Location()).Format(time.DateTime)+")")
 	p.line("kernel", n.GetKernel())
-	net := n.GetNetwork()
-	if net == nil {
-		return
+	if n.GetNetwork() != nil {
+		p.network(n.GetNetwork())
 	}
+	if n.GetSyscalls() != nil {
+		p.syscalls(n.GetSyscalls())
+	}
+}
+
+func (p statusPrinter) network(net *orb8v1.NetworkStatus) {
 	p.line("attached", net.GetAttachMode()+", "+plural(uint64(net.GetAttachPoints()), "hook"))
 	p.line("counted", plural(net.GetPackets(), "packet")+", "+humanBytes(net.GetBytes())+" since start")
-	p.lost(net.GetLost())
+	p.lost("lost", net.GetLost())
 	p.line("unparsed", plural(net.GetUnparsedPackets(), "packet"))
 	p.drops(net.GetDrops())
 	p.line("flows", grouped(net.GetLiveFlows())+" live")
 	p.line("flow table", share(net.GetFlowTableEntries(), net.GetFlowTableSize())+" of "+grouped(net.GetFlowTableSize())+
 		" entries in the last "+net.GetInterval().AsDuration().String())
 	p.line("ring buffer", percent(net.GetRingBufferUtilization())+" of "+humanBytes(net.GetRingBufferBytes())+" used")
-	for _, feature := range slices.Sorted(maps.Keys(net.GetUnavailable())) {
-		p.styled(styleYellow, "missing", feature+": "+net.GetUnavailable()[feature])
+	p.unavailable(net.GetUnavailable())
+}
+
+func (p statusPrinter) syscalls(s *orb8v1.SyscallStatus) {
+	p.line("calls", plural(s.GetCalls(), "system call")+" since start, "+plural(s.GetCgroups(), "cgroup")+
+		" in the last "+s.GetInterval().AsDuration().String())
+	p.lost("lost calls", s.GetLost())
+	p.line("call ring", percent(s.GetRingBufferUtilization())+" of "+humanBytes(s.GetRingBufferBytes())+" used")
+	if n := s.GetThinning(); n > 1 {
+		p.styled(styleYellow, "thinned", "events "+grouped(uint64(n))+" times as sparse as configured: the ring buffer was nearly full")
+	}
+	if s.GetLatency() {
+		p.line("latency", "measured")
+	} else {
+		p.line("latency", "not measured")
+	}
+	p.unavailable(s.GetUnavailable())
+}
+
+func (p statusPrinter) unavailable(features map[string]string) {
+	for _, feature := range slices.Sorted(maps.Keys(features)) {
+		p.styled(styleYellow, "missing", feature+": "+features[feature])
 	}
 }
 
@@ -114,8 +139,11 @@ func (p statusPrinter) drops(drops []*orb8v1.Drops) {
 }
 
 // lost is loud about anything but nothing.
-func (p statusPrinter) lost(l *orb8v1.Loss) {
+func (p statusPrinter) lost(name string, l *orb8v1.Loss) {
 	var losses []string
+	if l.GetCalls() > 0 {
+		losses = append(losses, plural(l.GetCalls(), "call"))
+	}
 	if l.GetPackets() > 0 || l.GetBytes() > 0 {
 		losses = append(losses, plural(l.GetPackets(), "packet")+" ("+humanBytes(l.GetBytes())+")")
 	}
@@ -123,10 +151,10 @@ func (p statusPrinter) lost(l *orb8v1.Loss) {
 		losses = append(losses, plural(l.GetEvents(), "event"))
 	}
 	if len(losses) == 0 {
-		p.styled(styleGreen, "lost", "nothing")
+		p.styled(styleGreen, name, "nothing")
 		return
 	}
-	p.styled(styleRed, "LOST", strings.Join(losses, ", ")+" since start")
+	p.styled(styleRed, strings.ToUpper(name), strings.Join(losses, ", ")+" since start")
 }
 
 func (p statusPrinter) store(s *orb8v1.StoreStatus) {

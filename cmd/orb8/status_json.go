@@ -19,6 +19,8 @@ type jsonNode struct {
 	LastSeen string       `json:"lastSeen,omitempty"`
 	Missing  bool         `json:"missing"`
 	Network  *jsonNetwork `json:"network,omitempty"`
+
+	Syscalls *jsonSyscallStatus `json:"syscalls,omitempty"`
 }
 
 type jsonNetwork struct {
@@ -37,6 +39,24 @@ type jsonNetwork struct {
 
 	Drops       []jsonDrops       `json:"drops"`
 	Unavailable map[string]string `json:"unavailable,omitempty"`
+}
+
+type jsonSyscallStatus struct {
+	Calls                 uint64       `json:"calls"`
+	Lost                  jsonCallLoss `json:"lost"`
+	Cgroups               uint64       `json:"cgroups"`
+	RingBufferBytes       uint64       `json:"ringBufferBytes"`
+	RingBufferUtilization float64      `json:"ringBufferUtilization"`
+	IntervalSeconds       float64      `json:"intervalSeconds"`
+	Thinning              uint32       `json:"thinning"`
+	Latency               bool         `json:"latency"`
+
+	Unavailable map[string]string `json:"unavailable,omitempty"`
+}
+
+type jsonCallLoss struct {
+	Calls  uint64 `json:"calls"`
+	Events uint64 `json:"events"`
 }
 
 type jsonDrops struct {
@@ -72,6 +92,7 @@ func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
 			LastSeen: rfc3339(n.GetLastSeen()),
 			Missing:  n.GetMissing(),
 			Network:  newJSONNetwork(n.GetNetwork()),
+			Syscalls: newJSONSyscallStatus(n.GetSyscalls()),
 		})
 	}
 	if store := s.GetStore(); store != nil {
@@ -87,6 +108,23 @@ func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
 		}
 	}
 	return j
+}
+
+func newJSONSyscallStatus(s *orb8v1.SyscallStatus) *jsonSyscallStatus {
+	if s == nil {
+		return nil
+	}
+	return &jsonSyscallStatus{
+		Calls:                 s.GetCalls(),
+		Lost:                  jsonCallLoss{Calls: s.GetLost().GetCalls(), Events: s.GetLost().GetEvents()},
+		Cgroups:               s.GetCgroups(),
+		RingBufferBytes:       s.GetRingBufferBytes(),
+		RingBufferUtilization: s.GetRingBufferUtilization(),
+		IntervalSeconds:       s.GetInterval().AsDuration().Seconds(),
+		Thinning:              s.GetThinning(),
+		Latency:               s.GetLatency(),
+		Unavailable:           s.GetUnavailable(),
+	}
 }
 
 func newJSONNetwork(n *orb8v1.NetworkStatus) *jsonNetwork {

@@ -37,11 +37,12 @@ func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output
 	defer drops.report()
 	for events.Receive() {
 		drops.add(events.Msg().GetDropped())
-		if events.Msg().GetFlow() == nil && events.Msg().GetDns() == nil {
+		event := eventRow(events.Msg())
+		if event.empty() {
 			// A message with nothing else says what was dropped.
 			continue
 		}
-		if err := write(eventRow(events.Msg())); err != nil {
+		if err := write(event); err != nil {
 			return err
 		}
 	}

@@ -65,6 +65,8 @@ type column struct {
 	right bool
 	// flexible columns give way when a line is too long.
 	flexible bool
+	// endless text comes last in a line, is never cut, and makes no room for itself: it may run over the end.
+	endless bool
 	// room is the width in a stream, whose rows are not known yet; the title's, if that is larger.
 	room int
 }
@@ -87,6 +89,9 @@ func newTable(columns []column, rows []row, limit int, s screen) *table {
 			t.widths[i] = max(t.widths[i], c.room)
 		}
 		for _, r := range rows {
+			if c.endless {
+				break
+			}
 			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(c.text(r)))
 		}
 	}

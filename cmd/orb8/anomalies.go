@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+)
+
+func newAnomaliesCommand(a *app) *cobra.Command {
+	req := &orb8v1.QueryAnomaliesRequest{Limit: defaultLimit}
+	output := outputTable
+	cmd := &cobra.Command{
+		Use:   "anomalies",
+		Short: "Show system calls that are not what their workload does",
+		Long: `Shows anomalies, newest first: a system call that a workload never made while it was learned, one that
+is dangerous by itself, or one that is made far more often than before.
+
+A filter flag may be repeated and takes several values between commas: any of them may match. Of
+different flags all must match.`,
+		Example: `  # What is worth waking somebody
+  orb8 anomalies --severity critical --since 1d
+
+  # What was seen of it, for jq
+  orb8 anomalies --pod shop/cart-0 -o jsonl | jq '{time, rule, message, evidence}'`,
+		Args: noArgs,
+	}
+	cmd.Flags().SortFlags = false
+	addRangeFlags(cmd, a, "anomalies", &req.Since, &req.Until, &req.Limit)
+	filter := addAnomalyFlags(cmd)
+	addOutputFlag(cmd, &output, rowOutputs())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkRange(req); err != nil {
+			return err
+		}
+		req.Allow = allowAnomalies(filter)
+		return a.queryAnomalies(cmd, req, output)
+	}
+	return cmd
+}
+
+func (a *app) queryAnomalies(cmd *cobra.Command, req *orb8v1.QueryAnomaliesRequest, output string) error {
+	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QueryAnomalies, req)
+	if err != nil {
+		return err
+	}
+	rows := make([]row, len(reply.GetAnomalies()))
+	for i, n := range reply.GetAnomalies() {
+		rows[i] = row{time: n.GetTime().AsTime(), anomaly: n}
+	}
+	columns := anomalyColumns(layoutFor(rows, a.now()), a.now().Location())
+	if output == outputWide {
+		columns = wideAnomalyColumns(a.now().Location())
+	}
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
+		return err
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	w := cmd.ErrOrStderr()
+	reportCounts(w, "anomaly", "anomalies", len(rows), req, reply)
+	reportLostCalls(w, reply, "nobody knows whether one was an anomaly")
+	if n := reply.GetLost().GetEvents(); n > 0 {
+		notice(w, "lost %s in this range: the ring buffer was full; anomalies may be missing", plural(n, "event"))
+	}
+	reportGaps(w, "anomalies", req, reply)
+	return nil
+}
+
+func newTraceAnomalyCommand(a *app) *cobra.Command {
+	output := outputTable
+	cmd := &cobra.Command{
+		Use:   "anomaly",
+		Short: "Show anomalies as they are found",
+		Long: `Shows system calls that are not what their workload does, as they are found, until interrupted.
+
+Filter flags are those of "orb8 anomalies".`,
+		Example: `  # What is more than a note
+  orb8 trace anomaly --severity warning`,
+		Args: noArgs,
+	}
+	cmd.Flags().SortFlags = false
+	filter := addAnomalyFlags(cmd)
+	addOutputFlag(cmd, &output, rowOutputs())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		columns := anomalyColumns(eventLayout, a.now().Location())
+		if output == outputWide {
+			columns = wideAnomalyColumns(a.now().Location())
+		}
+		return a.stream(cmd, &orb8v1.StreamEventsRequest{
+			Anomalies: allowAnomalies(filter), Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_ANOMALY},
+		}, output, columns)
+	}
+	return cmd
+}
+
+// addAnomalyFlags gives a command the flags that choose anomalies. It returns the filter that they fill.
+func addAnomalyFlags(cmd *cobra.Command) *orb8v1.AnomalyFilter {
+	f := &orb8v1.AnomalyFilter{}
+	flags := cmd.Flags()
+	flags.Func("severity", "only anomalies of this `SEVERITY` or a graver one: "+anyOf(severityNames()), func(s string) (err error) {
+		f.MinSeverity, err = parseSeverity(s)
+		return err
+	})
+	flags.Func("rule", "only anomalies that this `RULE` found", each(&f.Rules, parseName))
+	complete(cmd, "severity", severityNames())
+	f.Syscall = addSyscallFlags(cmd)
+	return f
+}
+
+// allowAnomalies is the filter as a request wants it: no filter at all when no flag was given.
+func allowAnomalies(f *orb8v1.AnomalyFilter) []*orb8v1.AnomalyFilter {
+	out := &orb8v1.AnomalyFilter{MinSeverity: f.MinSeverity, Rules: f.Rules}
+	if calls := allowSyscalls(f.Syscall); calls != nil {
+		out.Syscall = calls[0]
+	} else if f.MinSeverity == orb8v1.Severity_SEVERITY_UNSPECIFIED && len(f.Rules) == 0 {
+		return nil
+	}
+	return []*orb8v1.AnomalyFilter{out}
+}
+
+func severityNames() []string { return []string{"info", "warning", "critical"} }
+
+func parseSeverity(s string) (orb8v1.Severity, error) {
+	number, known := orb8v1.Severity_value["SEVERITY_"+strings.ToUpper(s)]
+	if !known || number == 0 {
+		return 0, fmt.Errorf("%q is unknown; use %s", s, anyOf(severityNames()))
+	}
+	return orb8v1.Severity(number), nil
+}
+
+func severityName(s orb8v1.Severity) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "SEVERITY_"))
+}
+
+// anomalyColumns leave the end of the line to the message, which is never cut.
+func anomalyColumns(layout string, zone *time.Location) []column {
+	return []column{
+		timeColumn("TIME", layout, zone, row.when),
+		severityColumn(),
+		{title: "WORKLOAD", text: workload, flexible: true, room: containerRoom},
+		{title: "MESSAGE", text: shortMessage, endless: true},
+	}
+}
+
+// wideAnomalyColumns show the evidence too.
+func wideAnomalyColumns(zone *time.Location) []column {
+	rate := func(value func(*orb8v1.Anomaly) float64) func(row) string {
+		return func(r row) string {
+			if r.anomaly.GetRate() == 0 && r.anomaly.GetBaseline() == 0 {
+				return ""
+			}
+			return strconv.FormatFloat(value(r.anomaly), 'g', 3, 64)
+		}
+	}
+	return []column{
+		timeColumn("TIME", wideLayout, zone, row.when),
+		{title: "NODE", text: func(r row) string { return r.anomaly.GetNode() }, room: 16},
+		severityColumn(),
+		{title: "RULE", text: func(r row) string { return r.anomaly.GetRule() }, room: containerRoom},
+		{title: "WORKLOAD", text: workload, room: nameRoom},
+		{title: "NAMESPACE", text: func(r row) string { return r.anomaly.GetContainer().GetNamespace() }, room: 16},
+		{title: "POD", text: func(r row) string { return r.anomaly.GetContainer().GetPod() }, room: 32},
+		{title: "CONTAINER", text: func(r row) string { return r.anomaly.GetContainer().GetName() }, room: 16},
+		{title: "PROCESS", text: func(r row) string { return callingProcess(r.anomaly.GetEvidence()) }, room: len("postgres[1234567]")},
+		{title: "CALLS", text: func(r row) string { return humanCount(r.anomaly.GetCalls()) }, right: true},
+		{title: "RATE", text: rate((*orb8v1.Anomaly).GetRate), right: true},
+		{title: "BASELINE", text: rate((*orb8v1.Anomaly).GetBaseline), right: true},
+		{title: "CGROUP", text: func(r row) string { return r.anomaly.GetContainer().GetCgroup() }, room: nameRoom},
+		{title: "CALL", text: anomalyCall, room: nameRoom},
+		{title: "MESSAGE", text: func(r row) string { return r.anomaly.GetMessage() }, endless: true},
+	}
+}
+
+func severityColumn() column {
+	return column{
+		title: "SEVERITY", text: func(r row) string { return severityName(r.anomaly.GetSeverity()) },
+		style: func(r row) string {
+			switch r.anomaly.GetSeverity() {
+			case orb8v1.Severity_SEVERITY_CRITICAL:
+				return styleRed
+			case orb8v1.Severity_SEVERITY_WARNING:
+				return styleYellow
+			}
+			return ""
+		},
+	}
+}
+
+func workload(r row) string {
+	return cmp.Or(r.anomaly.GetWorkload(), containerName(r.anomaly.GetContainer()))
+}
+
+// shortMessage leaves out the workload that a message begins with: it has a column of its own.
+func shortMessage(r row) string {
+	message := r.anomaly.GetMessage()
+	if rest, ok := strings.CutPrefix(message, r.anomaly.GetWorkload()); ok {
+		message = strings.TrimLeft(rest, ": ")
+	}
+	return message
+}
+
+// anomalyCall is the call with its arguments, where it was seen.
+func anomalyCall(r row) string {
+	if r.anomaly.GetEvidence() != nil {
+		return callText(r.anomaly.GetEvidence())
+	}
+	return callName(r.anomaly.GetAbi(), r.anomaly.GetName())
+}
+
+// jsonAnomaly is an anomaly as JSON.
+type jsonAnomaly struct {
+	// Kind is present in streams.
+	Kind     string `json:"kind,omitempty"`
+	Time     string `json:"time"`
+	Severity string `json:"severity"`
+	Rule     string `json:"rule"`
+	Workload string `json:"workload"`
+	Message  string `json:"message"`
+	jsonCaller
+	jsonCall
+	Calls    uint64        `json:"calls,omitempty"`
+	Rate     float64       `json:"rate,omitempty"`
+	Baseline float64       `json:"baseline,omitempty"`
+	Evidence *jsonEvidence `json:"evidence,omitempty"`
+}
+
+// jsonEvidence is the call that was seen. Who made it is the anomaly's to say.
+type jsonEvidence struct {
+	Time string `json:"time"`
+	jsonMadeCall
+}
+
+func newJSONAnomaly(r row) jsonAnomaly {
+	n := r.anomaly
+	j := jsonAnomaly{
+		Time: rfc3339(n.GetTime()), Severity: severityName(n.GetSeverity()), Rule: n.GetRule(), Workload: n.GetWorkload(), Message: n.GetMessage(),
+		jsonCaller: newJSONCaller(n.GetNode(), n.GetContainer()),
+		jsonCall:   jsonCall{Syscall: n.GetName(), ABI: n.GetAbi(), Number: n.GetNumber()},
+		Calls:      n.GetCalls(), Rate: n.GetRate(), Baseline: n.GetBaseline(),
+	}
+	if r.kind != orb8v1.EventKind_EVENT_KIND_UNSPECIFIED {
+		j.Kind = kindName(r.kind)
+	}
+	if e := n.GetEvidence(); e != nil {
+		j.Evidence = &jsonEvidence{Time: rfc3339(e.GetTime()), jsonMadeCall: newJSONMadeCall(e)}
+	}
+	return j
+}
