@@ -15,8 +15,8 @@ import (
 // what the Go runtime of runc does there now and then. exit, exit_group, restart_syscall and rt_sigreturn belong to every program.
 func runtimeCalls() []string {
 	return []string{
-		"capget", "capset", "chdir", "close", "epoll_ctl", "epoll_pwait", "execve", "exit", "exit_group", "faccessat2", "fcntl", "fstat",
-		"fstatfs", "futex", "getcwd", "getdents64", "getpid", "getppid", "madvise", "mmap", "nanosleep", "newfstatat", "openat", "prctl",
+		"capget", "capset", "chdir", "close", "epoll_ctl", "epoll_pwait", "execve", "exit", "exit_group", "faccessat2", "fchown", "fcntl",
+		"fstat", "fstatfs", "futex", "getcwd", "getdents64", "getpid", "getppid", "madvise", "mmap", "nanosleep", "newfstatat", "openat", "prctl",
 		"read", "restart_syscall", "rt_sigreturn", "sched_yield", "setgid", "setgroups", "setuid", "tgkill", "wait4", "write",
 	}
 }

@@ -103,14 +103,14 @@ func errorNames(r row) string {
 	return strings.Join(names, ",")
 }
 
-// containerName is POD/CONTAINER, or the first that is known of container, its id, and the end of its cgroup's path.
+// containerName is POD/CONTAINER, or the first that is known of pod, container, its id, the systemd unit, and the cgroup. That has
+// its whole path: the last part of it may be the same in many.
 func containerName(c *orb8v1.Container) string {
+	id := c.GetId()
 	if c.GetPod() != "" && c.GetName() != "" {
 		return c.GetPod() + "/" + c.GetName()
 	}
-	return cmp.Or(nameOf(&orb8v1.Endpoint{
-		Pod: c.GetPod(), Container: c.GetName(), ContainerId: c.GetId(), Cgroup: c.GetCgroup(),
-	}), c.GetUnit(), c.GetCgroup())
+	return cmp.Or(c.GetPod(), c.GetName(), id[:min(len(id), 12)], c.GetUnit(), c.GetCgroup())
 }
 
 // callName is the name of a call, behind the ABI where that is not the node's own.
