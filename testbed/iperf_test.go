@@ -76,7 +76,7 @@ func TestIperfSaysTheSame(t *testing.T) {
 			loseOneIn(t, l, 50, losses)
 			report := iperf(t, l.Client, l.Server, size)
 			require.GreaterOrEqual(t, report.End.Sent.Bytes, uint64(size))
-			require.GreaterOrEqual(t, report.End.Sent.Retransmits, uint64(losses))
+			require.NotZero(t, report.End.Sent.Retransmits, "nothing was lost on the way")
 
 			client, server := l.Client.Counters(t), l.Server.Counters(t)
 			wire := map[string]seen{

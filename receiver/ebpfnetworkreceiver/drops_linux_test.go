@@ -63,7 +63,7 @@ func TestDropsAreReported(t *testing.T) {
 			}
 		})
 		return packets >= 9
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 	assert.EqualValues(t, 9, packets)
 	require.NoError(t, r.Shutdown(t.Context()))
 

@@ -98,7 +98,7 @@ func TestLookupsOfTheKernel(t *testing.T) {
 		})
 		return seen
 	}
-	require.Eventually(t, func() bool { return len(lookups()) == 4 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(lookups()) == 4 }, patience, 10*time.Millisecond)
 	for key, rcode := range map[string]string{
 		"www.example.com egress": "REFUSED", "www.example.com ingress": "REFUSED",
 		"silence.example.com egress": flow.RCodeTimeout, "silence.example.com ingress": flow.RCodeTimeout,
@@ -126,7 +126,7 @@ func TestLookupsOfTheKernel(t *testing.T) {
 		return counts
 	}
 	want := map[string]int64{"egress A REFUSED": 1, "ingress A REFUSED": 1, "egress A timeout": 1, "ingress A timeout": 1}
-	require.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, counted()) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return assert.ObjectsAreEqual(want, counted()) }, patience, 10*time.Millisecond)
 	var seconds float64
 	eachPoint(metrics.AllMetrics()[len(metrics.AllMetrics())-1], "orb8.dns.lookup.duration", func(dp pmetric.NumberDataPoint) {
 		seconds += dp.DoubleValue()

@@ -241,13 +241,13 @@ func TestUpdatesThatOverrunTheirBuffer(t *testing.T) {
 			links = append(links, link)
 		}
 		w.mu.Unlock()
-		require.Eventually(t, func() bool { return w.Len() == 1+interfaces }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return w.Len() == 1+interfaces }, patience, time.Millisecond)
 		w.mu.Lock()
 		for _, link := range links {
 			require.NoError(t, netlink.LinkDel(link))
 		}
 		w.mu.Unlock()
-		require.Eventually(t, func() bool { return w.Len() == 1 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return w.Len() == 1 }, patience, time.Millisecond)
 	}
 	overrun := int(overruns.Load() - seen)
 	require.GreaterOrEqual(t, overrun, rounds)
