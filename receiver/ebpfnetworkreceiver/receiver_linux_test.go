@@ -39,6 +39,7 @@ func kernelConfig(t *testing.T) *Config {
 	cfg := createDefaultConfig().(*Config)
 	cfg.Interval = minInterval
 	cfg.SelfTraffic = true // the test's own sockets are what is watched
+	cfg.Attach.CgroupPath = inOwnCgroup(t)
 	return cfg
 }
 
@@ -231,7 +232,6 @@ func TestOwnTrafficIsLeftOut(t *testing.T) {
 
 func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	cfg := kernelConfig(t)
-	cfg.Attach.CgroupPath = inOwnCgroup(t)
 	f := NewFactory()
 	set := receivertest.NewNopSettings(metadata.Type)
 	logs, metrics := &consumertest.LogsSink{}, &consumertest.MetricsSink{}
