@@ -1,4 +1,4 @@
-// Flow keys, counters and the two generations of the flow table.
+// Flow keys and counters, and what could not be counted.
 #pragma once
 
 #include <linux/bpf.h>
@@ -59,31 +59,6 @@ struct flow {
 	char comm[16];
 };
 
-// Two generations of one table: programs write to the current one; user space flips, waits until no program can still
-// hold an entry of the other, and then reads and empties that one at its leisure. So no update ever meets a deletion.
-// Key: struct flow_key. Value: struct flow. Size: flow_table_size each, allocated as used. Deleted by: user space only,
-// after the flip.
-struct flow_table {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 100000);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
-};
-
-struct flow_table flows_0 SEC(".maps");
-struct flow_table flows_1 SEC(".maps");
-
-// The generation that programs write to: 0 or 1. Written by user space.
-volatile __u32 generation = 0;
-// Entries put into each generation; user space resets it when it has emptied one.
-volatile __u32 entries_0 = 0;
-volatile __u32 entries_1 = 0;
-// Set when user space has been asked to flip; user space resets it. Two CPUs may both ask: that does no harm.
-volatile __u32 pressed = 0;
-// Number of entries at which a program asks user space to flip before its interval is over.
-const volatile __u32 pressure_entries = 75000;
-
 // What was seen and could be neither counted nor reported. Key: 0. Never deleted.
 struct loss {
 	__u64 packets;
@@ -104,24 +79,4 @@ static __always_inline struct loss *local_loss(void)
 {
 	__u32 zero = 0;
 	return bpf_map_lookup_elem(&losses, &zero);
-}
-
-// Both branches name their map outright: a map pointer chosen at run time would keep the kernel from inlining the
-// lookup. The empty asm keeps the compiler from merging the branches.
-static __always_inline struct flow *flow_lookup(__u32 gen, const struct flow_key *key)
-{
-	if (gen) {
-		asm volatile("");
-		return bpf_map_lookup_elem(&flows_1, key);
-	}
-	return bpf_map_lookup_elem(&flows_0, key);
-}
-
-static __always_inline long flow_insert(__u32 gen, const struct flow_key *key, const struct flow *f)
-{
-	if (gen) {
-		asm volatile("");
-		return bpf_map_update_elem(&flows_1, key, f, BPF_NOEXIST);
-	}
-	return bpf_map_update_elem(&flows_0, key, f, BPF_NOEXIST);
 }

@@ -7,6 +7,7 @@
 #include "kernel.h"
 #include "owner.h"
 #include "parse.h"
+#include "table.h"
 #include "tcp.h"
 #include "tunnel.h"
 
@@ -73,10 +74,11 @@ static __always_inline void flow_add(struct __sk_buff *skb, enum place at, __u32
 
 // The first packet of a flow in this generation: puts the flow into the table, or the packet into the ring buffer, or
 // counts it as lost. f says who the flow belongs to.
-static __always_inline void flow_new(struct __sk_buff *skb, enum place at, __u32 gen, const struct flow_key *key,
-				     struct flow *f, const struct packet *p)
+static __always_inline void flow_new(struct __sk_buff *skb, enum place at, __u32 gen, __u32 hash, enum where where,
+				     const struct flow_key *key, struct flow *f, const struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
+	struct flow *other = NULL;
 
 	f->bytes = p->bytes;
 	f->packets = p->packets;
@@ -87,7 +89,7 @@ static __always_inline void flow_new(struct __sk_buff *skb, enum place at, __u32
 	if (key->transport == IPPROTO_TCP)
 		tcp_first(skb, at, key, f, p);
 
-	if (!flow_insert(gen, key, f)) {
+	if (flow_insert(gen, hash, where, key, f, &other)) {
 		volatile __u32 *entries = gen ? &entries_1 : &entries_0;
 		__sync_fetch_and_add(entries, 1);
 		if (*entries >= pressure_entries && !pressed) {
@@ -95,8 +97,6 @@ static __always_inline void flow_new(struct __sk_buff *skb, enum place at, __u32
 			event_emit(EVENT_PRESSURE, key, f, p, now);
 		}
 	} else {
-		// Another CPU may have been first with the same flow.
-		struct flow *other = flow_lookup(gen, key);
 		if (other) {
 			__sync_fetch_and_add(&other->bytes, p->bytes);
 			__sync_fetch_and_add(&other->packets, p->packets);
@@ -140,8 +140,9 @@ static __always_inline void observe_socket(struct __sk_buff *skb, enum direction
 	key.direction = dir;
 	key.scope = socket_cgroup(skb);
 
-	__u32 gen = generation & 1;
-	struct flow *f = flow_lookup(gen, &key);
+	__u32 gen = generation & 1, hash = flow_hash(&key);
+	enum where where;
+	struct flow *f = flow_find(gen, hash, &key, &where);
 	if (f) {
 		flow_add(skb, AT_SOCKET, gen, &key, f, &p);
 		return;
@@ -155,7 +156,7 @@ static __always_inline void observe_socket(struct __sk_buff *skb, enum direction
 		flow_own(&fresh, o);
 	}
 	fresh.cgroup_id = key.scope;
-	flow_new(skb, AT_SOCKET, gen, &key, &fresh, &p);
+	flow_new(skb, AT_SOCKET, gen, hash, where, &key, &fresh, &p);
 }
 
 SEC("cgroup_skb/ingress")
@@ -255,15 +256,16 @@ static __always_inline void observe_interface(struct __sk_buff *skb, enum direct
 	key.facing = facing;
 	key.scope = skb->ifindex;
 
-	__u32 gen = generation & 1;
-	struct flow *f = flow_lookup(gen, &key);
+	__u32 gen = generation & 1, hash = flow_hash(&key);
+	enum where where;
+	struct flow *f = flow_find(gen, hash, &key, &where);
 	if (f) {
 		flow_add(skb, AT_INTERFACE, gen, &key, f, &p);
 		return;
 	}
 	struct flow fresh = {};
 	if (identify(skb, &key, &fresh))
-		flow_new(skb, AT_INTERFACE, gen, &key, &fresh, &p);
+		flow_new(skb, AT_INTERFACE, gen, hash, where, &key, &fresh, &p);
 }
 
 // TC_ACT_UNSPEC, which tcx calls TCX_NEXT: leave the verdict to whoever comes next.

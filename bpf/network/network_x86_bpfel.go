@@ -93,6 +93,29 @@ type NetworkFragmentPorts struct {
 	Dport uint16
 }
 
+type NetworkFrontBucket struct {
+	_          structs.HostLayout
+	References [4]uint32
+}
+
+type NetworkFrontPage struct {
+	_       structs.HostLayout
+	Entries [32]struct {
+		_    structs.HostLayout
+		Key  NetworkFlowKey
+		Flow NetworkFlow
+	}
+}
+
+type NetworkFrontState struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Taken uint32
+}
+
 type NetworkInterface struct {
 	_         structs.HostLayout
 	PeerNetns int32
@@ -134,6 +157,9 @@ const (
 	NetworkMapFlows0          = "flows_0"
 	NetworkMapFlows1          = "flows_1"
 	NetworkMapFragments       = "fragments"
+	NetworkMapFront           = "front"
+	NetworkMapFrontIndex      = "front_index"
+	NetworkMapFrontStates     = "front_states"
 	NetworkMapInterfaces      = "interfaces"
 	NetworkMapLosses          = "losses"
 	NetworkMapOwners          = "owners"
@@ -151,7 +177,9 @@ const (
 	NetworkVarEventType       = "event_type"
 	NetworkVarEventsEnabled   = "events_enabled"
 	NetworkVarFirstPackets    = "first_packets"
+	NetworkVarFrontEntries    = "front_entries"
 	NetworkVarGeneration      = "generation"
+	NetworkVarHashSecret      = "hash_secret"
 	NetworkVarPressed         = "pressed"
 	NetworkVarPressureEntries = "pressure_entries"
 	NetworkVarSampling        = "sampling"
@@ -216,13 +244,16 @@ type NetworkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type NetworkMapSpecs struct {
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Flows0     *ebpf.MapSpec `ebpf:"flows_0"`
-	Flows1     *ebpf.MapSpec `ebpf:"flows_1"`
-	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
-	Interfaces *ebpf.MapSpec `ebpf:"interfaces"`
-	Losses     *ebpf.MapSpec `ebpf:"losses"`
-	Owners     *ebpf.MapSpec `ebpf:"owners"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Flows0      *ebpf.MapSpec `ebpf:"flows_0"`
+	Flows1      *ebpf.MapSpec `ebpf:"flows_1"`
+	Fragments   *ebpf.MapSpec `ebpf:"fragments"`
+	Front       *ebpf.MapSpec `ebpf:"front"`
+	FrontIndex  *ebpf.MapSpec `ebpf:"front_index"`
+	FrontStates *ebpf.MapSpec `ebpf:"front_states"`
+	Interfaces  *ebpf.MapSpec `ebpf:"interfaces"`
+	Losses      *ebpf.MapSpec `ebpf:"losses"`
+	Owners      *ebpf.MapSpec `ebpf:"owners"`
 }
 
 // NetworkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -237,7 +268,9 @@ type NetworkVariableSpecs struct {
 	EventType       *ebpf.VariableSpec `ebpf:"event_type"`
 	EventsEnabled   *ebpf.VariableSpec `ebpf:"events_enabled"`
 	FirstPackets    *ebpf.VariableSpec `ebpf:"first_packets"`
+	FrontEntries    *ebpf.VariableSpec `ebpf:"front_entries"`
 	Generation      *ebpf.VariableSpec `ebpf:"generation"`
+	HashSecret      *ebpf.VariableSpec `ebpf:"hash_secret"`
 	Pressed         *ebpf.VariableSpec `ebpf:"pressed"`
 	PressureEntries *ebpf.VariableSpec `ebpf:"pressure_entries"`
 	Sampling        *ebpf.VariableSpec `ebpf:"sampling"`
@@ -268,13 +301,16 @@ func (o *NetworkObjects) Close() error {
 //
 // It can be passed to LoadNetworkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type NetworkMaps struct {
-	Events     *ebpf.Map `ebpf:"events"`
-	Flows0     *ebpf.Map `ebpf:"flows_0"`
-	Flows1     *ebpf.Map `ebpf:"flows_1"`
-	Fragments  *ebpf.Map `ebpf:"fragments"`
-	Interfaces *ebpf.Map `ebpf:"interfaces"`
-	Losses     *ebpf.Map `ebpf:"losses"`
-	Owners     *ebpf.Map `ebpf:"owners"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Flows0      *ebpf.Map `ebpf:"flows_0"`
+	Flows1      *ebpf.Map `ebpf:"flows_1"`
+	Fragments   *ebpf.Map `ebpf:"fragments"`
+	Front       *ebpf.Map `ebpf:"front"`
+	FrontIndex  *ebpf.Map `ebpf:"front_index"`
+	FrontStates *ebpf.Map `ebpf:"front_states"`
+	Interfaces  *ebpf.Map `ebpf:"interfaces"`
+	Losses      *ebpf.Map `ebpf:"losses"`
+	Owners      *ebpf.Map `ebpf:"owners"`
 }
 
 func (m *NetworkMaps) Close() error {
@@ -283,6 +319,9 @@ func (m *NetworkMaps) Close() error {
 		m.Flows0,
 		m.Flows1,
 		m.Fragments,
+		m.Front,
+		m.FrontIndex,
+		m.FrontStates,
 		m.Interfaces,
 		m.Losses,
 		m.Owners,
@@ -301,7 +340,9 @@ type NetworkVariables struct {
 	EventType       *ebpf.Variable `ebpf:"event_type"`
 	EventsEnabled   *ebpf.Variable `ebpf:"events_enabled"`
 	FirstPackets    *ebpf.Variable `ebpf:"first_packets"`
+	FrontEntries    *ebpf.Variable `ebpf:"front_entries"`
 	Generation      *ebpf.Variable `ebpf:"generation"`
+	HashSecret      *ebpf.Variable `ebpf:"hash_secret"`
 	Pressed         *ebpf.Variable `ebpf:"pressed"`
 	PressureEntries *ebpf.Variable `ebpf:"pressure_entries"`
 	Sampling        *ebpf.Variable `ebpf:"sampling"`

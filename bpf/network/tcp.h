@@ -10,6 +10,7 @@
 #include "flow.h"
 #include "kernel.h"
 #include "parse.h"
+#include "table.h"
 
 #define SOCK_STREAM 1
 

@@ -50,8 +50,11 @@ func BenchmarkCost(b *testing.B) {
 					costs[p] = append(costs[p], float64(s.Runtime-before[p].Runtime)/float64(s.RunCount-before[p].RunCount))
 				}
 				require.NoError(b, e.Flip())
-				_, err := e.Drain(func(*network.NetworkFlowKey, *network.NetworkFlow) {})
+				var packets uint64
+				_, err := e.Drain(func(_ *network.NetworkFlowKey, f *network.NetworkFlow) { packets += f.Packets })
 				require.NoError(b, err)
+				ran := after["egress"].RunCount - before["egress"].RunCount + after["ingress"].RunCount - before["ingress"].RunCount
+				require.GreaterOrEqual(b, packets, ran, "packets that are not counted cost nothing")
 			}
 			for p, c := range costs {
 				slices.Sort(c)

@@ -61,8 +61,10 @@ type Engine struct {
 
 	generation uint32
 	jiffy      uint64 // nanoseconds
-	table      drainer[network.NetworkFlowKey, network.NetworkFlow]
-	losses     []network.NetworkLoss
+	// front and back empty the two parts of the flow table: the flows that came first, and the others.
+	front  *front
+	back   drainer[network.NetworkFlowKey, network.NetworkFlow]
+	losses []network.NetworkLoss
 }
 
 // A program asks for an early drain when this share of the flow table is used.
@@ -76,7 +78,7 @@ const thinningNumerator, thinningDenominator = 4, 5
 //
 // That sockets cannot be given their owners is no reason to fail: OwnersError tells why they could not.
 func New(opts Options) (*Engine, error) {
-	e := &Engine{table: newDrainer[network.NetworkFlowKey, network.NetworkFlow]()}
+	e := &Engine{back: newDrainer[network.NetworkFlowKey, network.NetworkFlow]()}
 	if err := e.load(opts); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -97,8 +99,10 @@ func (e *Engine) load(opts Options) error {
 		return fmt.Errorf("cannot read the flow engine's programs: %w", err)
 	}
 	spec.Maps["events"].MaxEntries = opts.RingBufferSize
-	spec.Maps["flows_0"].MaxEntries = opts.FlowTableSize
-	spec.Maps["flows_1"].MaxEntries = opts.FlowTableSize
+	inFront := frontEntries(opts.FlowTableSize)
+	spec.Maps["front"].MaxEntries = max(1, 2*inFront/frontPage)
+	spec.Maps["flows_0"].MaxEntries = opts.FlowTableSize - inFront
+	spec.Maps["flows_1"].MaxEntries = opts.FlowTableSize - inFront
 	if !opts.Interfaces {
 		spec.Maps["fragments"].MaxEntries = 1
 	}
@@ -114,6 +118,8 @@ func (e *Engine) load(opts Options) error {
 		self = 0
 	}
 	if err := errors.Join(
+		spec.Variables["front_entries"].Set(inFront),
+		setHashSecret(spec.Variables["hash_secret"]),
 		spec.Variables["pressure_entries"].Set(pressure),
 		spec.Variables["events_enabled"].Set(opts.Events),
 		spec.Variables["self_pid"].Set(self),
@@ -130,6 +136,9 @@ func (e *Engine) load(opts Options) error {
 		MapReplacements: map[string]*ebpf.Map{"owners": ownersMap},
 	}); err != nil {
 		return fmt.Errorf("cannot load the flow engine: %w", err)
+	}
+	if e.front, err = newFront(&e.objs, inFront); err != nil {
+		return err
 	}
 	if e.grace, err = newGracePeriod(); err != nil {
 		return err
@@ -198,10 +207,16 @@ func (e *Engine) Drain(yield func(*network.NetworkFlowKey, *network.NetworkFlow)
 	if e.generation == 1 {
 		old, entries = e.objs.Flows0, e.objs.Entries0
 	}
-	n, err := e.table.drain(old, func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
+	dated := func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 		f.LastNs = f.FirstNs + uint64(f.LastJiffies-f.FirstJiffies)*e.jiffy
 		yield(k, f)
-	})
+	}
+	n, err := e.front.drain(e.generation^1, dated)
+	if err != nil {
+		return n, err
+	}
+	more, err := e.back.drain(old, dated)
+	n += more
 	if err != nil {
 		return n, err
 	}

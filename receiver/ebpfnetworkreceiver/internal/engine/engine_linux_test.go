@@ -371,7 +371,7 @@ func TestNoUpdateMeetsADeletion(t *testing.T) {
 }
 
 func TestDrainOfMoreThanABatch(t *testing.T) {
-	const flows = 3 * drainBatch
+	const flows = maxFrontEntries + 3*drainBatch
 	e := newEngine(t, func(o *Options) { o.FlowTableSize, o.Events = 2*flows, false })
 	for i := range flows {
 		datagram := udp(0)
@@ -402,7 +402,7 @@ func TestMemoryOfTheFlowTable(t *testing.T) {
 	const flows, limit = 100_000, 40 << 20
 	e := newEngine(t, func(o *Options) { o.FlowTableSize, o.Events = flows, false })
 	memory := func() (sum uint64) {
-		for _, m := range []*ebpf.Map{e.objs.Flows0, e.objs.Flows1} {
+		for _, m := range []*ebpf.Map{e.objs.Front, e.objs.FrontIndex, e.objs.FrontStates, e.objs.Flows0, e.objs.Flows1} {
 			info, err := m.Info()
 			require.NoError(t, err)
 			n, ok := info.Memlock()
