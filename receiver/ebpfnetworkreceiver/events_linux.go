@@ -77,13 +77,10 @@ func (ev *events) isNews(e *network.NetworkEvent) bool {
 func (r *networkReceiver) addOverflow(e *network.NetworkEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	sum, ok := r.overflow[e.Key]
-	if !ok && len(r.overflow) >= int(r.cfg.FlowTableSize) {
+	if !r.overflow.add(&e.Key, &e.Flow, int(r.cfg.FlowTableSize)) {
 		r.lostPackets += e.Flow.Packets
 		r.lostBytes += e.Flow.Bytes
-		return
 	}
-	r.overflow[e.Key] = merge(sum, e.Flow)
 }
 
 // merge adds what b counted to a, which is zero or an earlier part of the same flow.

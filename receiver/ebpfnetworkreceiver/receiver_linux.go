@@ -72,7 +72,7 @@ type networkReceiver struct {
 
 	mu sync.Mutex
 	// overflow holds the flows that found the kernel's table full, until the next interval ends.
-	overflow map[network.NetworkFlowKey]network.NetworkFlow
+	overflow *overflow
 	events   *batch
 	// lost is what user space lost: overflow that found no place here, and flow records that the pipeline refused.
 	lostPackets, lostBytes uint64
@@ -91,7 +91,7 @@ func newNetworkReceiver(set receiver.Settings, cfg *Config) (*networkReceiver, e
 		mb:           metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set),
 		flows:        newBatch(version),
 		events:       newBatch(version),
-		overflow:     map[network.NetworkFlowKey]network.NetworkFlow{},
+		overflow:     newOverflow(),
 		pressure:     make(chan struct{}, 1),
 		backpressure: backpressure{logger: set.Logger},
 
@@ -290,7 +290,7 @@ func (r *networkReceiver) drain(last bool) error {
 	r.mu.Lock()
 	lost := r.kernelLoss.Packets + r.lostPackets
 	overflow := r.overflow
-	r.overflow = map[network.NetworkFlowKey]network.NetworkFlow{}
+	r.overflow = newOverflow()
 	r.mu.Unlock()
 
 	r.tracker.begin(r.tracker.recorder.clock.read(), lost-r.lostBefore)
@@ -301,14 +301,13 @@ func (r *networkReceiver) drain(last bool) error {
 		observe = r.merger.observe
 	}
 	r.tableFlows, err = r.engine.Drain(func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
-		if more, ok := overflow[*k]; ok {
+		if more, ok := overflow.take(k); ok {
 			*f = merge(*f, more)
-			delete(overflow, *k)
 		}
 		observe(k, f)
 	})
-	for k, f := range overflow {
-		observe(&k, &f)
+	for k, f := range overflow.all() {
+		observe(k, f)
 	}
 	if r.merger != nil {
 		r.merger.end(last, r.observe)
