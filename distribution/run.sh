@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 query=${ORB8_QUERY_ENDPOINT:-127.0.0.1:9090}
 prometheus=${ORB8_PROMETHEUS_ENDPOINT:-127.0.0.1:9091}
 export ORB8_AGENT=$query
+# Garbage may be half as much as what is in use, not as much: a fifth less memory for some more work.
+export GOGC=${GOGC:-50}
 
 bin/orb8 doctor
 
