@@ -10,10 +10,12 @@ import (
 
 	"github.com/orb8/orb8/testbed/internal/nameserver"
 	"github.com/orb8/orb8/testbed/internal/traffic"
+	"github.com/orb8/orb8/testbed/internal/workload"
 )
 
 func TestMain(m *testing.M) {
 	traffic.RunIfChild()
+	workload.RunIfChild()
 	nameserver.RunIfChild()
 	os.Exit(m.Run())
 }

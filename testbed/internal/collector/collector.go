@@ -108,7 +108,8 @@ func Launch(t testing.TB, o Options) *Collector {
 	}
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Env = append(os.Environ(),
-		"ORB8_QUERY_ENDPOINT="+c.Query, "ORB8_PROMETHEUS_ENDPOINT="+c.Prometheus, fmt.Sprintf("ORB8_TELEMETRY_PORT=%d", ports[2]))
+		"ORB8_QUERY_ENDPOINT="+c.Query, "ORB8_PROMETHEUS_ENDPOINT="+c.Prometheus, fmt.Sprintf("ORB8_TELEMETRY_PORT=%d", ports[2]),
+		"ORB8_STATE_DIR="+t.TempDir())
 	c.cmd.Env = append(c.cmd.Env, o.Env...)
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
 	require.NoError(t, startIn(o.Node, c.cmd))

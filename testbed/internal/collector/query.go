@@ -82,6 +82,30 @@ type Lookup struct {
 	Incomplete bool      `json:"incomplete"`
 }
 
+// Syscall is a row of `orb8 syscalls -o json`.
+type Syscall struct {
+	Node      string `json:"node"`
+	Container string `json:"container"`
+	Cgroup    string `json:"cgroup"`
+	Pod       string `json:"pod"`
+	Namespace string `json:"namespace"`
+	Syscall   string `json:"syscall"`
+	ABI       string `json:"abi"`
+	Calls     uint64 `json:"calls"`
+	Errors    uint64 `json:"errors"`
+	Lost      uint64 `json:"lost"`
+}
+
+// Anomaly is a row of `orb8 anomalies -o json`.
+type Anomaly struct {
+	Cgroup   string `json:"cgroup"`
+	Workload string `json:"workload"`
+	Rule     string `json:"rule"`
+	Severity string `json:"severity"`
+	Syscall  string `json:"syscall"`
+	Message  string `json:"message"`
+}
+
 // Answer is a resource record of a Lookup.
 type Answer struct {
 	Name string `json:"name"`
@@ -111,23 +135,24 @@ func (c *Collector) CLI(args ...string) (stdout, stderr string, code int) {
 }
 
 // Flows returns the rows of `orb8 flows -o json --limit 0` with further arguments.
-func (c *Collector) Flows(args ...string) []Flow {
-	c.t.Helper()
-	stdout, stderr, code := c.CLI(append([]string{"flows", "-o", "json", "--limit", "0"}, args...)...)
-	require.Zero(c.t, code, stderr)
-	var flows []Flow
-	require.NoError(c.t, json.Unmarshal([]byte(stdout), &flows), stdout)
-	return flows
-}
+func (c *Collector) Flows(args ...string) []Flow { return rows[Flow](c, "flows", args) }
 
 // Lookups returns the rows of `orb8 dns -o json --limit 0` with further arguments.
-func (c *Collector) Lookups(args ...string) []Lookup {
+func (c *Collector) Lookups(args ...string) []Lookup { return rows[Lookup](c, "dns", args) }
+
+// Syscalls returns the rows of `orb8 syscalls -o json --limit 0` with further arguments.
+func (c *Collector) Syscalls(args ...string) []Syscall { return rows[Syscall](c, "syscalls", args) }
+
+// Anomalies returns the rows of `orb8 anomalies -o json --limit 0` with further arguments.
+func (c *Collector) Anomalies(args ...string) []Anomaly { return rows[Anomaly](c, "anomalies", args) }
+
+func rows[T any](c *Collector, command string, args []string) []T {
 	c.t.Helper()
-	stdout, stderr, code := c.CLI(append([]string{"dns", "-o", "json", "--limit", "0"}, args...)...)
+	stdout, stderr, code := c.CLI(append([]string{command, "-o", "json", "--limit", "0"}, args...)...)
 	require.Zero(c.t, code, stderr)
-	var lookups []Lookup
-	require.NoError(c.t, json.Unmarshal([]byte(stdout), &lookups), stdout)
-	return lookups
+	var all []T
+	require.NoError(c.t, json.Unmarshal([]byte(stdout), &all), stdout)
+	return all
 }
 
 // AwaitFlows asks for the flows until they satisfy the condition, and returns them. It fails the test, with what says,

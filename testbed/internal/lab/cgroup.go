@@ -6,41 +6,70 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/internal/testutil"
 )
 
-// newLabCgroup makes the cgroup that the nodes of a lab have theirs in, and nothing else, and removes it when the test ends.
-// It returns where it is.
-func newLabCgroup(t testing.TB) string {
+// Cgroup is a cgroup of the test's own.
+type Cgroup struct {
+	path string
+	dir  *os.File
+}
+
+// NewCgroup makes a cgroup below the cgroup v2 root, and kills what is left in it and removes it when the test ends. Without root
+// the test is skipped, or fails where BPF tests are required.
+func NewCgroup(t testing.TB) *Cgroup {
 	t.Helper()
+	testutil.Require(t, "bpf", os.Geteuid() == 0, "cgroups need root")
 	root, err := cgroupRoot()
 	require.NoError(t, err)
 	dir, err := os.MkdirTemp(root, "orb8-testbed-")
 	require.NoError(t, err)
-	t.Cleanup(func() { removeCgroup(t, dir) })
-	return dir
+	return openCgroup(t, dir, "/"+filepath.Base(dir))
 }
 
-// newCgroup makes a cgroup in the lab's, and kills what is left in it and removes it when the test ends. It returns its path
-// below the cgroup v2 root.
-func newCgroup(t testing.TB, labDir, name string) (string, *os.File) {
+// Child makes a cgroup in c, as NewCgroup does.
+func (c *Cgroup) Child(t testing.TB, name string) *Cgroup {
 	t.Helper()
-	root, err := cgroupRoot()
-	require.NoError(t, err)
-	dir := filepath.Join(labDir, name)
+	dir := filepath.Join(c.Dir(), name)
 	require.NoError(t, os.Mkdir(dir, 0o755))
+	return openCgroup(t, dir, filepath.Join(c.path, name))
+}
+
+func openCgroup(t testing.TB, dir, path string) *Cgroup {
+	t.Helper()
 	t.Cleanup(func() { removeCgroup(t, dir) })
 	f, err := os.Open(dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, f.Close()) })
-	return strings.TrimPrefix(dir, root), f
+	return &Cgroup{path: path, dir: f}
+}
+
+// Path returns the path of the cgroup below the cgroup v2 root, with a leading slash.
+func (c *Cgroup) Path() string { return c.path }
+
+// Dir returns the cgroup's directory.
+func (c *Cgroup) Dir() string { return c.dir.Name() }
+
+// Start starts the command in the cgroup: its first instruction already runs there. With a Pdeathsig that would be a getppid,
+// so it sets none.
+func (c *Cgroup) Start(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.UseCgroupFD = true
+	cmd.SysProcAttr.CgroupFD = int(c.dir.Fd())
+	return cmd.Start()
 }
 
 func removeCgroup(t testing.TB, dir string) {

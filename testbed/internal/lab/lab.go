@@ -39,11 +39,11 @@ type Options struct {
 type Lab struct {
 	Client, Server, Host, Agent *Node
 
-	cgroupDir string
+	cgroup *Cgroup
 }
 
 // CgroupDir returns where the cgroup is that has those of all nodes in it, and no other process of the machine.
-func (l *Lab) CgroupDir() string { return l.cgroupDir }
+func (l *Lab) CgroupDir() string { return l.cgroup.Dir() }
 
 const bridgeName = "br0"
 
@@ -54,7 +54,7 @@ func New(t testing.TB, o Options) *Lab {
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "network namespaces and cgroups need root")
 
 	hostNS := newNamespace(t)
-	l := &Lab{cgroupDir: newLabCgroup(t)}
+	l := &Lab{cgroup: NewCgroup(t)}
 	l.Host = l.newNode(t, "host", hostNS, 1)
 	l.Agent = l.newNode(t, "agent", hostNS, 1)
 	l.Client = l.newNode(t, "client", newNamespace(t), 2)
@@ -82,7 +82,7 @@ func (l *Lab) newNode(t testing.TB, name string, ns netns.NsHandle, i byte) *Nod
 		ns:   ns,
 		link: h,
 	}
-	n.cgroup, n.cgroupDir = newCgroup(t, l.cgroupDir, name)
+	n.cgroup = l.cgroup.Child(t, name)
 	return n
 }
 

@@ -5,7 +5,6 @@ package lab
 import (
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -20,31 +19,25 @@ type Node struct {
 	Name       string
 	IPv4, IPv6 netip.Addr
 
-	mac       net.HardwareAddr
-	ns        netns.NsHandle
-	link      *netlink.Handle
-	cgroup    string
-	cgroupDir *os.File
+	mac    net.HardwareAddr
+	ns     netns.NsHandle
+	link   *netlink.Handle
+	cgroup *Cgroup
 	// veth is the name of the host side of the node's veth pair, and host the node that has it; empty for Host and Agent.
 	veth string
 	host *Node
 }
 
 // Cgroup returns the path of the node's cgroup below the cgroup v2 root, with a leading slash.
-func (n *Node) Cgroup() string { return n.cgroup }
+func (n *Node) Cgroup() string { return n.cgroup.path }
 
 // Interface returns the name of the host side of the node's veth pair.
 func (n *Node) Interface() string { return n.veth }
 
 // Start starts the command in the node's network namespace and cgroup: its first instruction already runs there.
 func (n *Node) Start(cmd *exec.Cmd) error {
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // nothing outlives a test that was killed
-	cmd.SysProcAttr.UseCgroupFD = true
-	cmd.SysProcAttr.CgroupFD = int(n.cgroupDir.Fd())
-	return n.Do(cmd.Start)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives a test that was killed
+	return n.Do(func() error { return n.cgroup.Start(cmd) })
 }
 
 // Do runs f on a thread that is in the node's network namespace. Sockets that f opens stay there.
