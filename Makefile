@@ -42,6 +42,10 @@ test: build ## run every test; as root, so that those that load BPF programs are
 test-kernels: ## run the receiver's tests on Debian's Linux 6.1 too, in QEMU
 	ORB8_REQUIRE=kernels go test -count=1 -v ./testbed/kernels
 
+.PHONY: cluster-build
+cluster-build: ## build the Kubernetes of the test bed into the cache; ten minutes the first time, Debian 12 only
+	go run ./testbed/cluster/cmd/cluster
+
 .PHONY: bench
 bench: ## run every benchmark
 	go test -run='^$$' -bench=. -benchmem ./...
