@@ -167,6 +167,12 @@ var closeRangeFlags = bits{
 	{unix.CLOSE_RANGE_UNSHARE, "CLOSE_RANGE_UNSHARE"}, {unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"},
 }
 
+// waitFlags of wait4(2).
+var waitFlags = bits{
+	{unix.WNOHANG, "WNOHANG"}, {unix.WUNTRACED, "WUNTRACED"}, {unix.WCONTINUED, "WCONTINUED"}, {unix.WNOTHREAD, "__WNOTHREAD"},
+	{unix.WALL, "__WALL"}, {unix.WCLONE, "__WCLONE"},
+}
+
 // fsmountFlags of fsmount(2).
 var fsmountFlags = bits{
 	{unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"},

@@ -143,7 +143,7 @@ var table = map[string][]parameter{
 	"tgkill":            {{"tgid", number}, {"tid", number}, {"sig", signal}},
 	"tkill":             {{"tid", number}, {"sig", signal}},
 	"unshare":           {{"flags", namespaceFlags}},
-	"wait4":             {pid, {}, {"options", mask}},
+	"wait4":             {pid, {}, {"options", waitFlags}},
 
 	// Users and groups.
 	"setfsgid":  {{"fsgid", owner}},
