@@ -96,9 +96,9 @@ func CountsFrom(res pcommon.Resource, lr plog.LogRecord) (Counts, error) {
 				return c, fmt.Errorf("attribute %s: %s: %w", AttrLatencies, name, err)
 			}
 		}
-		if failed := submap(errors, name); failed.Len() > 0 {
-			n.Errors = make(map[string]uint64, failed.Len())
-			for errno, v := range failed.All() {
+		if failed, ok := errors.Get(name); ok && failed.Type() == pcommon.ValueTypeMap && failed.Map().Len() > 0 {
+			n.Errors = make(map[string]uint64, failed.Map().Len())
+			for errno, v := range failed.Map().All() {
 				n.Errors[errno] = uint64(v.Int())
 			}
 		}

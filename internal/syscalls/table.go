@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 //go:generate go run ./internal/gentable
@@ -16,27 +17,48 @@ func (c Call) Name() string {
 	return strconv.Itoa(int(c.Number))
 }
 
-// table returns the names by number. The calls of x32 are those of x86_64 with a bit set, which Call.Number leaves out; the few
-// that have numbers of their own stay numbers.
-func (a ABI) table() []string {
-	if a == X32 {
-		a = X86_64
+// table returns the names by number.
+func (a ABI) table() []string { return names[a.named()] }
+
+// number is the inverse of table.
+func (a ABI) number(name string) (int32, bool) {
+	number, ok := numbers()[a.named()][name]
+	return number, ok
+}
+
+// named returns the ABI whose names a has, or the zero value, which has none. The calls of x32 are those of x86_64 with a bit
+// set, which Call.Number leaves out; the few that have numbers of their own stay numbers.
+func (a ABI) named() ABI {
+	switch {
+	case a == X32:
+		return X86_64
+	case int(a) < len(names):
+		return a
 	}
-	if int(a) < len(names) {
-		return names[a]
-	}
-	return nil
+	return 0
 }
 
 // Names returns the names of an ABI's calls by their numbers; numbers that mean nothing are empty.
 func (a ABI) Names() []string { return a.table() }
 
+// numbers are those of each table's names. Every call of every record of counts is looked up here; to read the table from its
+// start instead was more than half of CountsFrom's time.
+var numbers = sync.OnceValue(func() (all [len(names)]map[string]int32) {
+	for abi, table := range names {
+		all[abi] = make(map[string]int32, len(table))
+		for number, name := range table {
+			if name != "" {
+				all[abi][name] = int32(number)
+			}
+		}
+	}
+	return all
+})
+
 // ParseCall is the inverse of Call.Name.
 func ParseCall(abi ABI, name string) (Call, error) {
-	for number, n := range abi.table() {
-		if n == name && n != "" {
-			return Call{ABI: abi, Number: int32(number)}, nil
-		}
+	if number, ok := abi.number(name); ok {
+		return Call{ABI: abi, Number: number}, nil
 	}
 	number, err := strconv.ParseInt(name, 10, 32)
 	if err != nil {
@@ -47,11 +69,9 @@ func ParseCall(abi ABI, name string) (Call, error) {
 
 // Known tells whether any ABI has a call of that name.
 func Known(name string) bool {
-	for abi := range names {
-		for _, n := range names[abi] {
-			if n == name && n != "" {
-				return true
-			}
+	for _, table := range numbers() {
+		if _, ok := table[name]; ok {
+			return true
 		}
 	}
 	return false
