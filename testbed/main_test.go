@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/orb8/orb8/testbed/internal/container"
 	"github.com/orb8/orb8/testbed/internal/nameserver"
 	"github.com/orb8/orb8/testbed/internal/traffic"
 	"github.com/orb8/orb8/testbed/internal/workload"
@@ -17,5 +18,6 @@ func TestMain(m *testing.M) {
 	traffic.RunIfChild()
 	workload.RunIfChild()
 	nameserver.RunIfChild()
+	container.RunIfHook()
 	os.Exit(m.Run())
 }
