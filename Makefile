@@ -1,6 +1,13 @@
 # The version is the manifest's: one place for the collector and the CLI.
 VERSION := $(shell sed -n 's/^  version: //p' builder-config.yaml)
 TOOL    := go tool -modfile=internal/tools/go.mod
+# One way to build programs, here and for the image: nothing of this machine in them, and no C library needed by now.
+BUILD   := CGO_ENABLED=0 go build -trimpath
+# Where programs are built to.
+BIN     := bin
+# What `make image` makes: its name, and for which machines; both: make image ARCHS='amd64 arm64'.
+IMAGE   := ghcr.io/orb8/orb8
+ARCHS   := $(shell go env GOARCH)
 # More flags for `go test`, e.g. TESTFLAGS=-race.
 TESTFLAGS ?=
 
@@ -25,12 +32,21 @@ as-root: # before the build, which takes minutes
 
 .PHONY: build
 build: distribution/build/main.go ## build bin/orb8-collector and bin/orb8
-	cd distribution/build && go build -ldflags='-s -w' -o ../../bin/orb8-collector .
-	go build -ldflags='-s -w -X main.version=v$(VERSION)' -o bin/orb8 ./cmd/orb8
+	cd distribution/build && $(BUILD) -ldflags='-s -w' -o ../../$(BIN)/orb8-collector .
+	$(BUILD) -ldflags='-s -w -X main.version=v$(VERSION)' -o $(BIN)/orb8 ./cmd/orb8
 
 # ocb writes the collector's main package and pins its modules; building it is left to go, which knows what is up to date.
 distribution/build/main.go: builder-config.yaml go.mod go.sum internal/tools/go.mod
 	$(TOOL) builder --config builder-config.yaml --skip-compilation
+
+.PHONY: image
+image: $(ARCHS:%=image-%) ## assemble bin/orb8-GOARCH.tar, for `ctr -n k8s.io images import` and `docker load`; needs apt-get
+
+# The main package first: the builder runs here, and not on the machine that the programs are for.
+image-%: distribution/build/main.go
+	$(MAKE) build BIN=bin/linux-$* GOOS=linux GOARCH=$*
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./distribution/image -name $(IMAGE) -arch $* -programs bin/linux-$* \
+		-version $(VERSION) -revision "$$(git describe --always --dirty --abbrev=40 --exclude='*')" -output bin/orb8-$*.tar
 
 .PHONY: test
 # The packages whose tests watch the whole host come last and one at a time, or they would count each other's packets.
