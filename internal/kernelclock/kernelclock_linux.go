@@ -6,13 +6,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clock relates CLOCK_MONOTONIC, which BPF programs stamp with, to wall time.
+// Clock relates CLOCK_MONOTONIC, which BPF programs stamp with, to wall time. Its zero value has not been read yet.
 type Clock struct {
-	offset int64 // wall minus monotonic, in nanoseconds
+	// Offset is wall minus monotonic, in nanoseconds.
+	Offset int64
 }
 
-// Read takes the relation as it is now: wall time may be set while the collector runs.
-func Read() Clock { return Clock{offset: time.Now().UnixNano() - Now()} }
+// tolerance is what a reading may differ by from an earlier one without being another relation.
+const tolerance = time.Millisecond
+
+// Read takes the relation as it is now.
+func Read() Clock { return Clock{}.Read() }
+
+// Read takes the relation as it is now: wall time may be set while the collector runs. Unless it was, the relation stays what
+// it is, so that a moment has the same wall time whenever it is told: a flow's end must not come to lie before its last packet.
+func (c Clock) Read() Clock {
+	before, wall := Now(), time.Now().UnixNano()
+	after := Now()
+	// On a busy machine others run in between, and then it says little.
+	for range 10 {
+		if after-before <= int64(tolerance/2) {
+			break
+		}
+		before, wall = Now(), time.Now().UnixNano()
+		after = Now()
+	}
+	return c.adjusted(before, wall, after)
+}
+
+// adjusted returns the relation that a reading of wall time tells, which was taken between two of monotonic time.
+func (c Clock) adjusted(before, wall, after int64) Clock {
+	least, most := wall-after, wall-before
+	if c.Offset >= least-int64(tolerance) && c.Offset <= most+int64(tolerance) {
+		return c
+	}
+	return Clock{Offset: least + (most-least)/2}
+}
 
 // Now is CLOCK_MONOTONIC in nanoseconds.
 func Now() int64 {
@@ -23,4 +52,7 @@ func Now() int64 {
 }
 
 // Wall turns nanoseconds of CLOCK_MONOTONIC into wall time.
-func (c Clock) Wall(ns int64) time.Time { return time.Unix(0, ns+c.offset).UTC() }
+func (c Clock) Wall(ns int64) time.Time { return time.Unix(0, ns+c.Offset).UTC() }
+
+// Monotonic is the inverse of Wall.
+func (c Clock) Monotonic(t time.Time) int64 { return t.UnixNano() - c.Offset }

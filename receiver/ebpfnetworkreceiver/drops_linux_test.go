@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/sharedcomponent"
 	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
 )
@@ -48,7 +49,7 @@ func TestDropsAreReported(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, r.Start(t.Context(), componenttest.NewNopHost()))
 	t.Cleanup(func() { assert.NoError(t, r.Shutdown(context.Background())) })
-	source := r.(*sharedReceiver).receiver.drops.source
+	source := r.(*sharedcomponent.Component[*networkReceiver]).Inner.drops.source
 	testutil.Require(t, "drops", source != nil, "drops cannot be counted here")
 	from, to := sendToNobody(t, 9)
 	var packets int64

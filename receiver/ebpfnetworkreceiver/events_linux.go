@@ -65,7 +65,7 @@ func (ev *events) report(e *network.NetworkEvent, kind flow.EventKind) {
 		return
 	}
 	if e.Flow.FirstNs >= ev.clockUntil {
-		ev.recorder.clock, ev.clockUntil = readClock(), e.Flow.FirstNs+uint64(time.Second)
+		ev.recorder.clock, ev.clockUntil = ev.recorder.clock.Read(), e.Flow.FirstNs+uint64(time.Second)
 	}
 	ev.receiver.addPacket(&ev.recorder, e, kind)
 }

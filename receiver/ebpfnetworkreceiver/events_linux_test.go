@@ -16,6 +16,7 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 	"github.com/orb8/orb8/processor/podenrichmentprocessor"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/engine"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
@@ -37,7 +38,7 @@ func TestKindsOfEvents(t *testing.T) {
 	sink := &consumertest.LogsSink{}
 	r := newTestReceiver(t, sink)
 	ev := r.newEvents()
-	now := uint64(monotonicNow())
+	now := uint64(kernelclock.Now())
 	for kind := network.NetworkEventKindEVENT_NEW; kind <= network.NetworkEventKindEVENT_PACKET; kind++ {
 		if kind == network.NetworkEventKindEVENT_DNS {
 			continue // a lookup: see lookups_linux_test.go
@@ -72,7 +73,7 @@ func BenchmarkEvents(b *testing.B) {
 	r := newTestReceiver(b, enrich)
 	ev := r.newEvents()
 	e := network.NetworkEvent{Key: tcpOut, Kind: uint32(network.NetworkEventKindEVENT_SYN), Flow: network.NetworkFlow{
-		Packets: 1, Bytes: 60, FirstNs: uint64(monotonicNow()), CgroupId: 1, Pid: 1, Comm: comm("nginx"),
+		Packets: 1, Bytes: 60, FirstNs: uint64(kernelclock.Now()), CgroupId: 1, Pid: 1, Comm: comm("nginx"),
 	}}
 	b.ReportAllocs()
 	for b.Loop() {

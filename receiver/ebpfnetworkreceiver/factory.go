@@ -2,18 +2,18 @@ package ebpfnetworkreceiver
 
 import (
 	"context"
-	"sync"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/receiver"
 
+	"github.com/orb8/orb8/internal/sharedcomponent"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
 )
 
 // NewFactory creates the factory of the ebpf_network receiver.
 func NewFactory() receiver.Factory {
-	f := &factory{receivers: map[component.Config]*sharedReceiver{}}
+	f := &factory{}
 	return receiver.NewFactory(metadata.Type, createDefaultConfig,
 		receiver.WithLogs(f.createLogs, metadata.LogsStability),
 		receiver.WithMetrics(f.createMetrics, metadata.MetricsStability),
@@ -23,8 +23,7 @@ func NewFactory() receiver.Factory {
 // factory gives the logs, the metrics and the traces pipelines of one configuration the same receiver, so that the programs are
 // loaded, and every packet counted, once.
 type factory struct {
-	mu        sync.Mutex
-	receivers map[component.Config]*sharedReceiver
+	receivers sharedcomponent.Components[*networkReceiver]
 }
 
 func (f *factory) createLogs(_ context.Context, set receiver.Settings, cfg component.Config, next consumer.Logs) (receiver.Logs, error) {
@@ -32,7 +31,7 @@ func (f *factory) createLogs(_ context.Context, set receiver.Settings, cfg compo
 	if err != nil {
 		return nil, err
 	}
-	r.receiver.logs = next
+	r.Inner.logs = next
 	return r, nil
 }
 
@@ -41,7 +40,7 @@ func (f *factory) createMetrics(_ context.Context, set receiver.Settings, cfg co
 	if err != nil {
 		return nil, err
 	}
-	r.receiver.metrics = next
+	r.Inner.metrics = next
 	return r, nil
 }
 
@@ -50,48 +49,10 @@ func (f *factory) createTraces(_ context.Context, set receiver.Settings, cfg com
 	if err != nil {
 		return nil, err
 	}
-	r.receiver.traces = next
+	r.Inner.traces = next
 	return r, nil
 }
 
-func (f *factory) shared(set receiver.Settings, cfg component.Config) (*sharedReceiver, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if r, ok := f.receivers[cfg]; ok {
-		return r, nil
-	}
-	nr, err := newNetworkReceiver(set, cfg.(*Config))
-	if err != nil {
-		return nil, err
-	}
-	r := &sharedReceiver{receiver: nr, forget: func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.receivers, cfg)
-	}}
-	f.receivers[cfg] = r
-	return r, nil
-}
-
-// sharedReceiver starts its receiver at the first Start and stops it at the first Shutdown: the pipelines of a
-// Collector start and stop together.
-type sharedReceiver struct {
-	receiver *networkReceiver
-	forget   func()
-
-	start, stop       sync.Once
-	startErr, stopErr error
-}
-
-func (s *sharedReceiver) Start(_ context.Context, host component.Host) error {
-	s.start.Do(func() { s.startErr = s.receiver.start(host) })
-	return s.startErr
-}
-
-func (s *sharedReceiver) Shutdown(ctx context.Context) error {
-	s.stop.Do(func() {
-		s.forget()
-		s.stopErr = s.receiver.shutdown(ctx)
-	})
-	return s.stopErr
+func (f *factory) shared(set receiver.Settings, cfg component.Config) (*sharedcomponent.Component[*networkReceiver], error) {
+	return f.receivers.Get(cfg, func() (*networkReceiver, error) { return newNetworkReceiver(set, cfg.(*Config)) })
 }

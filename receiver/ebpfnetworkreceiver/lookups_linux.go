@@ -11,6 +11,7 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/dns"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/engine"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
@@ -40,7 +41,7 @@ type lookupSeries struct {
 
 func newLookupCounter(timeout time.Duration) *lookupCounter {
 	return &lookupCounter{
-		watcher: dns.New(timeout, func(ns int64) time.Time { return readClock().wall(ns) }),
+		watcher: dns.New(timeout, func(ns int64) time.Time { return kernelclock.Read().Wall(ns) }),
 		series:  map[lookupSeriesKey]*lookupSeries{},
 	}
 }
@@ -75,7 +76,7 @@ func (c *lookupCounter) observe(p *dns.Packet, emit func(*flow.Lookup)) {
 
 // expire hands the lookups that have waited for too long to emit.
 func (c *lookupCounter) expire(emit func(*flow.Lookup)) {
-	c.finish(c.watcher.Expire(monotonicNow()), emit)
+	c.finish(c.watcher.Expire(kernelclock.Now()), emit)
 }
 
 func (c *lookupCounter) finish(lookups []flow.Lookup, emit func(*flow.Lookup)) {

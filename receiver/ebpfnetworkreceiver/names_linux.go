@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/dns"
 )
 
@@ -34,7 +35,7 @@ func newNamer(w *dns.Watcher, atInterfaces bool, flows int) *namer {
 }
 
 // name names the peer of a flow record.
-func (n *namer) name(r *flow.Record, c clock) {
+func (n *namer) name(r *flow.Record, c kernelclock.Clock) {
 	key := namedFlow{r.Local().Identity.CgroupID, r.Source.Addr, r.Destination.Addr, r.Transport, r.Direction}
 	var name string
 	if begins(r) {
@@ -53,8 +54,8 @@ func (n *namer) name(r *flow.Record, c clock) {
 }
 
 // lookup returns the name of the peer as of the record's start.
-func (n *namer) lookup(r *flow.Record, c clock) string {
-	return n.watcher.Name(n.asker(r.Local()), r.Peer().Addr.Addr(), c.monotonic(r.Start))
+func (n *namer) lookup(r *flow.Record, c kernelclock.Clock) string {
+	return n.watcher.Name(n.asker(r.Local()), r.Peer().Addr.Addr(), c.Monotonic(r.Start))
 }
 
 func (n *namer) asker(local *flow.Endpoint) dns.Asker {

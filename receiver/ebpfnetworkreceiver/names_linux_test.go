@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/dns"
 )
 
@@ -19,7 +20,7 @@ const cartCgroup, shopCgroup = 7, 8
 var namedPeer = netip.MustParseAddrPort("192.0.2.1:443")
 
 // askFor makes the watcher see a lookup of www.example.com by the asker, answered at an instant.
-func askFor(t testing.TB, w *dns.Watcher, asker dns.Asker, name string, at time.Time, c clock) {
+func askFor(t testing.TB, w *dns.Watcher, asker dns.Asker, name string, at time.Time, c kernelclock.Clock) {
 	t.Helper()
 	fqdn := dnsmessage.MustNewName(name + ".")
 	m := dnsmessage.Message{
@@ -37,7 +38,7 @@ func askFor(t testing.TB, w *dns.Watcher, asker dns.Asker, name string, at time.
 	require.NoError(t, err)
 
 	p := dns.Packet{
-		Time: c.monotonic(at), Direction: flow.Egress, Transport: flow.UDP, Scope: asker.CgroupID, Asker: asker,
+		Time: c.Monotonic(at), Direction: flow.Egress, Transport: flow.UDP, Scope: asker.CgroupID, Asker: asker,
 		Source: netip.MustParseAddrPort("10.0.0.1:5000"), Destination: netip.MustParseAddrPort("10.0.0.53:53"),
 		Length: len(query), Payload: query,
 	}
@@ -65,7 +66,7 @@ func toPeer(d flow.Direction, start time.Time) flow.Record {
 }
 
 func TestAFlowHasTheNameOfItsBeginning(t *testing.T) {
-	n, c, now := newTestNamer(false), readClock(), time.Now()
+	n, c, now := newTestNamer(false), kernelclock.Read(), time.Now()
 	name := func(r flow.Record) string {
 		n.name(&r, c)
 		assert.Empty(t, r.Local().Name)
@@ -98,7 +99,7 @@ func TestAFlowHasTheNameOfItsBeginning(t *testing.T) {
 }
 
 func TestWhatIsNotNamed(t *testing.T) {
-	c, now := readClock(), time.Now()
+	c, now := kernelclock.Read(), time.Now()
 	tests := map[string]func(*flow.Record){
 		"another container":  func(r *flow.Record) { r.Source.Identity.CgroupID = shopCgroup },
 		"another address":    func(r *flow.Record) { r.Destination.Addr = netip.MustParseAddrPort("192.0.2.2:443") },
@@ -122,7 +123,7 @@ func TestWhatIsNotNamed(t *testing.T) {
 }
 
 func TestUDPFlowsAreNamed(t *testing.T) {
-	n, c, now := newTestNamer(false), readClock(), time.Now()
+	n, c, now := newTestNamer(false), kernelclock.Read(), time.Now()
 	askFor(t, n.watcher, dns.Asker{CgroupID: cartCgroup}, "www.example.com", now, c)
 	r := toPeer(flow.Egress, now)
 	r.Transport, r.TCPFlags, r.Connections = flow.UDP, 0, 1
@@ -132,7 +133,7 @@ func TestUDPFlowsAreNamed(t *testing.T) {
 
 // At interfaces two containers may share an address, and one may be known by its address alone.
 func TestAskersAtInterfaces(t *testing.T) {
-	n, c, now := newTestNamer(true), readClock(), time.Now()
+	n, c, now := newTestNamer(true), kernelclock.Read(), time.Now()
 	addr := netip.MustParseAddr("10.0.0.1")
 	askFor(t, n.watcher, dns.Asker{CgroupID: cartCgroup, Addr: addr}, "www.example.com", now, c)
 	for name, tt := range map[string]struct {
@@ -154,7 +155,7 @@ func TestAskersAtInterfaces(t *testing.T) {
 }
 
 func TestNamedFlowsAreBounded(t *testing.T) {
-	n, c, now := newTestNamer(false), readClock(), time.Now()
+	n, c, now := newTestNamer(false), kernelclock.Read(), time.Now()
 	askFor(t, n.watcher, dns.Asker{CgroupID: cartCgroup}, "www.example.com", now, c)
 	for port := range 200 {
 		r := toPeer(flow.Egress, now)
@@ -165,7 +166,7 @@ func TestNamedFlowsAreBounded(t *testing.T) {
 }
 
 func BenchmarkNamer(b *testing.B) {
-	n, c, now := newTestNamer(false), readClock(), time.Now()
+	n, c, now := newTestNamer(false), kernelclock.Read(), time.Now()
 	askFor(b, n.watcher, dns.Asker{CgroupID: cartCgroup}, "www.example.com", now, c)
 	named, unnamed := toPeer(flow.Egress, now), toPeer(flow.Egress, now)
 	n.name(&named, c)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/bpf/network"
+	"github.com/orb8/orb8/internal/backpressure"
 	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/preflight"
@@ -63,7 +64,7 @@ type networkReceiver struct {
 	namer        *namer // nil where DNS is not wanted
 	spans        *spans // nil where there is no traces pipeline
 	flows        *batch
-	backpressure backpressure
+	backpressure backpressure.Watch
 	kernelLoss   engine.Loss // as of the last interval's end
 	lostBefore   uint64      // packets, kernel and user space
 	packets      uint64
@@ -88,20 +89,24 @@ func newNetworkReceiver(set receiver.Settings, cfg *Config) (*networkReceiver, e
 	version := set.BuildInfo.Version
 	return &networkReceiver{
 		cfg: cfg, set: set, obs: obs,
-		mb:           metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set),
-		flows:        newBatch(version),
-		events:       newBatch(version),
-		overflow:     newOverflow(),
-		pressure:     make(chan struct{}, 1),
-		backpressure: backpressure{logger: set.Logger},
+		mb:       metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set),
+		flows:    newBatch(version),
+		events:   newBatch(version),
+		overflow: newOverflow(),
+		pressure: make(chan struct{}, 1),
+		backpressure: backpressure.Watch{
+			Logger: set.Logger,
+			Advice: "raise ring_buffer_size or flow_table_size, or lower events.sampling",
+			Losses: []string{"lost_events", "lost_packets"},
+		},
 
 		unavailable: map[string]string{},
 	}, nil
 }
 
-// start checks the host, loads and attaches the programs, and leaves the rest to two goroutines. What the host lacks
+// Start checks the host, loads and attaches the programs, and leaves the rest to two goroutines. What the host lacks
 // is an error and a permanent status.
-func (r *networkReceiver) start(host component.Host) error {
+func (r *networkReceiver) Start(_ context.Context, host component.Host) error {
 	if err := r.open(); err != nil {
 		err = fmt.Errorf("%s: %w", r.set.ID, err)
 		componentstatus.ReportStatus(host, componentstatus.NewPermanentErrorEvent(err))
@@ -203,8 +208,8 @@ func (r *networkReceiver) interfaceOf(k *network.NetworkFlowKey) []string {
 	return []string{r.devices.Devices().Get(uint32(k.Scope)).Name}
 }
 
-// shutdown takes the programs off, reports what they had counted until then, and unloads them.
-func (r *networkReceiver) shutdown(context.Context) error {
+// Shutdown takes the programs off, reports what they had counted until then, and unloads them.
+func (r *networkReceiver) Shutdown(context.Context) error {
 	if r.cancel == nil {
 		return nil
 	}
@@ -270,7 +275,7 @@ func (r *networkReceiver) report(last bool) {
 		componentstatus.ReportStatus(r.host, componentstatus.NewRecoverableErrorEvent(fmt.Errorf("%s: %w", r.set.ID, err)))
 	}
 	status := r.status(now)
-	r.backpressure.interval(status.RingBufferUtilization, status.LostEvents, status.LostPackets)
+	r.backpressure.Interval(status.RingBufferUtilization, status.LostEvents, status.LostPackets)
 	r.flows.addStatus(&status)
 	r.flushFlows()
 	r.sendSpans(now)
@@ -293,7 +298,7 @@ func (r *networkReceiver) drain(last bool) error {
 	r.overflow = newOverflow()
 	r.mu.Unlock()
 
-	r.tracker.begin(r.tracker.recorder.clock.read(), lost-r.lostBefore)
+	r.tracker.begin(r.tracker.recorder.clock.Read(), lost-r.lostBefore)
 	r.lostBefore = lost
 	observe := r.observe
 	if r.merger != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/sharedcomponent"
 	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
 )
@@ -287,7 +288,7 @@ func TestRefusedRecordsAreLostAndCounted(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, r.Start(t.Context(), componenttest.NewNopHost()))
 	sendDatagrams(t, 5)
-	nr := r.(*sharedReceiver).receiver
+	nr := r.(*sharedcomponent.Component[*networkReceiver]).Inner
 	require.NoError(t, r.Shutdown(t.Context()))
 	assert.GreaterOrEqual(t, nr.lostPackets, uint64(10))
 	assert.GreaterOrEqual(t, nr.lostBytes, uint64(10*128))

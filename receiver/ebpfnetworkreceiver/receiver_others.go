@@ -22,6 +22,6 @@ func newNetworkReceiver(receiver.Settings, *Config) (*networkReceiver, error) {
 	return nil, errors.New("ebpf_network: eBPF is a part of Linux; this collector was built for " + runtime.GOOS)
 }
 
-func (*networkReceiver) start(component.Host) error { return nil }
+func (*networkReceiver) Start(context.Context, component.Host) error { return nil }
 
-func (*networkReceiver) shutdown(context.Context) error { return nil }
+func (*networkReceiver) Shutdown(context.Context) error { return nil }

@@ -6,11 +6,12 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 )
 
 // recorder turns what the kernel counted into flow records.
 type recorder struct {
-	clock clock
+	clock kernelclock.Clock
 	// interfaces returns those that saw a flow in this interval. It is nil in cgroup mode, where flows are seen at sockets.
 	interfaces func(*network.NetworkFlowKey) []string
 	// lost is how many packets were lost while the record's interval lasted.
@@ -20,8 +21,8 @@ type recorder struct {
 // record makes a flow record of an interval. ended is how the flow ended, nil while it lives.
 func (c *recorder) record(k *network.NetworkFlowKey, f *network.NetworkFlow, ended *flow.Outcome) flow.Record {
 	r := flow.Record{
-		Start:       c.clock.wall(int64(f.FirstNs)),
-		End:         c.clock.wall(int64(f.LastNs)),
+		Start:       c.clock.Wall(int64(f.FirstNs)),
+		End:         c.clock.Wall(int64(f.LastNs)),
 		Direction:   flow.Direction(k.Direction),
 		Transport:   flow.Transport(k.Transport),
 		Source:      flow.Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom16(k.Saddr).Unmap(), k.Sport)},

@@ -9,10 +9,11 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 )
 
 func TestRecord(t *testing.T) {
-	c := clock{offset: int64(1_000_000 * time.Second)}
+	c := kernelclock.Clock{Offset: int64(1_000_000 * time.Second)}
 	at := func(ns int64) time.Time { return time.Unix(1_000_000, ns).UTC() }
 	tests := map[string]struct {
 		recorder recorder
@@ -84,10 +85,4 @@ func TestCommString(t *testing.T) {
 	assert.Equal(t, "", commString(&empty))
 	hostile := comm("a\xffb") // a process may call itself anything; OTLP strings are UTF-8
 	assert.Equal(t, "a\ufffdb", commString(&hostile))
-}
-
-func TestClock(t *testing.T) {
-	before := time.Now()
-	got := readClock().wall(monotonicNow())
-	assert.WithinRange(t, got, before.Add(-time.Second), time.Now().Add(time.Second))
 }

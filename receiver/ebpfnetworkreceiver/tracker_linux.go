@@ -5,6 +5,7 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 )
 
 const (
@@ -73,7 +74,7 @@ func newTracker(cfg *Config, r recorder, emit func(flow.Record)) *tracker {
 }
 
 // begin opens an interval in which lost packets were lost.
-func (t *tracker) begin(c clock, lost uint64) {
+func (t *tracker) begin(c kernelclock.Clock, lost uint64) {
 	t.recorder.clock = c
 	t.recorder.lost = lost
 }
@@ -180,7 +181,7 @@ func (t *tracker) other(k *network.NetworkFlowKey) tcpState {
 
 // expire ends flows and series that have been silent for too long.
 func (t *tracker) expire() {
-	now := monotonicNow()
+	now := kernelclock.Now()
 	idle := t.idle
 	if t.flows.len() > t.maxFlows/2 {
 		idle = t.interval // room for those that are alive
@@ -229,7 +230,7 @@ func (t *tracker) count(k *network.NetworkFlowKey, f *network.NetworkFlow) {
 	key := seriesKey{cgroupID: f.CgroupId, direction: k.Direction, transport: k.Transport, ipv4: isIPv4(&k.Saddr)}
 	s := t.series[key]
 	if s == nil {
-		s = &series{start: t.recorder.clock.wall(int64(f.FirstNs))}
+		s = &series{start: t.recorder.clock.Wall(int64(f.FirstNs))}
 		t.series[key] = s
 	}
 	s.bytes += f.Bytes

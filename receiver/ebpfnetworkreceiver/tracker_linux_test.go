@@ -10,6 +10,7 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 )
 
 const (
@@ -36,7 +37,7 @@ func newBook(change func(*Config)) *book {
 // interval plays one interval and returns its records.
 func (b *book) interval(lost uint64, observations ...func(*tracker)) []flow.Record {
 	b.records = nil
-	b.begin(readClock(), lost)
+	b.begin(kernelclock.Read(), lost)
 	for _, o := range observations {
 		o(b.tracker)
 	}
@@ -53,7 +54,7 @@ func key(transport flow.Transport, d flow.Direction, src, dst string) network.Ne
 }
 
 func seen(k network.NetworkFlowKey, f network.NetworkFlow) func(*tracker) {
-	now := uint64(monotonicNow())
+	now := uint64(kernelclock.Now())
 	if f.FirstNs == 0 {
 		f.FirstNs, f.LastNs = now, now
 	}
@@ -199,7 +200,7 @@ func TestStragglersBelongToTheirConnection(t *testing.T) {
 }
 
 func TestAnEndedFlowIsForgotten(t *testing.T) {
-	long := uint64(monotonicNow() - int64(closingTimeout))
+	long := uint64(kernelclock.Now() - int64(closingTimeout))
 	b := newBook(nil)
 	got := b.interval(0, seen(tcpOut, network.NetworkFlow{FirstNs: long, LastNs: long, TcpFlags: tcpFIN}),
 		seen(tcpIn, network.NetworkFlow{FirstNs: long, LastNs: long, TcpFlags: tcpFIN}))
@@ -209,9 +210,9 @@ func TestAnEndedFlowIsForgotten(t *testing.T) {
 }
 
 func TestIdleFlowsEnd(t *testing.T) {
-	longAgo := uint64(monotonicNow() - int64(time.Hour))
-	justNow := uint64(monotonicNow())
-	closing := uint64(monotonicNow() - int64(closingTimeout))
+	longAgo := uint64(kernelclock.Now() - int64(time.Hour))
+	justNow := uint64(kernelclock.Now())
+	closing := uint64(kernelclock.Now() - int64(closingTimeout))
 	b := newBook(nil)
 	b.interval(0, seen(tcpOut, network.NetworkFlow{FirstNs: justNow, LastNs: justNow, Packets: 1, Bytes: 60}))
 	require.Equal(t, 1, b.flows.len())
@@ -289,7 +290,7 @@ func TestFlowsBeyondTheBoundAreReportedAllTheSame(t *testing.T) {
 }
 
 func TestIdleFlowsMakeRoomWhenThereAreMany(t *testing.T) {
-	idle := uint64(monotonicNow() - int64(10*time.Second)) // longer than an interval, shorter than the idle timeout
+	idle := uint64(kernelclock.Now() - int64(10*time.Second)) // longer than an interval, shorter than the idle timeout
 	for many, want := range map[int]int{5: 5, 15: 0} {
 		b := newBook(func(c *Config) { c.FlowTableSize = 10 })
 		for i := range many {
@@ -327,9 +328,9 @@ func BenchmarkTracker(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		if n%flows == 0 {
-			tr.begin(readClock(), 0)
+			tr.begin(kernelclock.Read(), 0)
 		}
-		now := uint64(monotonicNow())
+		now := uint64(kernelclock.Now())
 		f := network.NetworkFlow{Packets: 3, Bytes: 300, FirstNs: now, LastNs: now, CgroupId: uint64(n % 50)}
 		tr.observe(&keys[n%flows], &f)
 		if n++; n%flows == 0 {

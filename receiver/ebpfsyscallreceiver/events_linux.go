@@ -32,7 +32,7 @@ func (r *syscallReceiver) readEvents() {
 
 func (c *recorder) event(e *engine.Event) syscalls.Event {
 	if e.Time >= c.clockUntil {
-		c.clock, c.clockUntil = kernelclock.Read(), e.Time+uint64(time.Second)
+		c.clock, c.clockUntil = c.clock.Read(), e.Time+uint64(time.Second)
 	}
 	memory := arguments.Memory{
 		Bytes: e.Text, OK: e.State == engine.TextWhole || e.State == engine.TextCut, Cut: e.State == engine.TextCut,

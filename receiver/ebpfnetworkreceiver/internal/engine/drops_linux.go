@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/orb8/orb8/bpf/network"
+	"github.com/orb8/orb8/internal/ebpfmap"
 	"github.com/orb8/orb8/internal/flow"
 )
 
@@ -20,11 +21,11 @@ const reasonMissed = "missed"
 type Drops struct {
 	objs    network.DropsObjects
 	link    link.Link
-	grace   *gracePeriod
+	grace   *ebpfmap.GracePeriod
 	reasons reasons
 
 	generation uint32
-	table      drainer[network.DropsDropKey, uint64]
+	table      ebpfmap.Drainer[network.DropsDropKey, uint64]
 	// undetailed and missed are the kernel's sums as of the last Drain.
 	undetailed map[uint32]uint64
 	missed     uint64
@@ -33,7 +34,7 @@ type Drops struct {
 // NewDrops attaches to the tracepoint skb:kfree_skb. It needs BTF, and Linux 5.17, where the tracepoint learned to give
 // reasons.
 func NewDrops() (*Drops, error) {
-	d := &Drops{table: newDrainer[network.DropsDropKey, uint64](), undetailed: map[uint32]uint64{}}
+	d := &Drops{undetailed: map[uint32]uint64{}}
 	if err := d.start(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -66,7 +67,7 @@ func (d *Drops) start() error {
 	if err := spec.LoadAndAssign(&d.objs, nil); err != nil {
 		return fmt.Errorf("cannot load the program that counts drops: %w", err)
 	}
-	if d.grace, err = newGracePeriod(); err != nil {
+	if d.grace, err = ebpfmap.NewGracePeriod(); err != nil {
 		return err
 	}
 	d.link, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "kfree_skb", Program: d.objs.Dropped})
@@ -87,10 +88,10 @@ func (d *Drops) Drain(yield func(*flow.Drop)) error {
 		return fmt.Errorf("cannot flip the table of drops: %w", err)
 	}
 	d.generation ^= 1
-	if err := d.grace.wait(); err != nil {
+	if err := d.grace.Wait(); err != nil {
 		return err
 	}
-	if _, err := d.table.drain(old, func(k *network.DropsDropKey, packets *uint64) {
+	if _, err := d.table.Drain(old, func(k *network.DropsDropKey, packets *uint64) {
 		yield(d.drop(k, *packets))
 	}); err != nil {
 		return err
@@ -147,7 +148,7 @@ func (d *Drops) Close() error {
 		errs = append(errs, d.link.Close())
 	}
 	if d.grace != nil {
-		errs = append(errs, d.grace.close())
+		errs = append(errs, d.grace.Close())
 	}
 	return errors.Join(append(errs, d.objs.Close())...)
 }

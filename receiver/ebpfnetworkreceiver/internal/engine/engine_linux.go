@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/bpf/network"
+	"github.com/orb8/orb8/internal/ebpfmap"
 )
 
 // Options say how large the kernel's tables are and what is left out.
@@ -57,13 +58,13 @@ type Engine struct {
 	own   *owners
 	links []link.Link
 	ring  *ringbuf.Reader
-	grace *gracePeriod
+	grace *ebpfmap.GracePeriod
 
 	generation uint32
 	jiffy      uint64 // nanoseconds
 	// front and back empty the two parts of the flow table: the flows that came first, and the others.
 	front  *front
-	back   drainer[network.NetworkFlowKey, network.NetworkFlow]
+	back   ebpfmap.Drainer[network.NetworkFlowKey, network.NetworkFlow]
 	losses []network.NetworkLoss
 }
 
@@ -78,7 +79,7 @@ const thinningNumerator, thinningDenominator = 4, 5
 //
 // That sockets cannot be given their owners is no reason to fail: OwnersError tells why they could not.
 func New(opts Options) (*Engine, error) {
-	e := &Engine{back: newDrainer[network.NetworkFlowKey, network.NetworkFlow]()}
+	e := &Engine{}
 	if err := e.load(opts); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -140,7 +141,7 @@ func (e *Engine) load(opts Options) error {
 	if e.front, err = newFront(&e.objs, inFront); err != nil {
 		return err
 	}
-	if e.grace, err = newGracePeriod(); err != nil {
+	if e.grace, err = ebpfmap.NewGracePeriod(); err != nil {
 		return err
 	}
 	if e.ring, err = ringbuf.NewReader(e.objs.Events); err != nil {
@@ -197,7 +198,7 @@ func (e *Engine) Flip() error {
 		return fmt.Errorf("cannot flip the flow table: %w", err)
 	}
 	e.generation ^= 1
-	return e.grace.wait()
+	return e.grace.Wait()
 }
 
 // Drain hands every flow of the generation that Flip closed to yield, once, and empties it. Flows that are still alive
@@ -215,7 +216,7 @@ func (e *Engine) Drain(yield func(*network.NetworkFlowKey, *network.NetworkFlow)
 	if err != nil {
 		return n, err
 	}
-	more, err := e.back.drain(old, dated)
+	more, err := e.back.Drain(old, dated)
 	n += more
 	if err != nil {
 		return n, err
@@ -307,7 +308,7 @@ func (e *Engine) Close() error {
 		err = errors.Join(err, e.ring.Close())
 	}
 	if e.grace != nil {
-		err = errors.Join(err, e.grace.close())
+		err = errors.Join(err, e.grace.Close())
 	}
 	if e.own != nil {
 		err = errors.Join(err, e.own.close())

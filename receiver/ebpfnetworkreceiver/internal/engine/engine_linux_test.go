@@ -371,7 +371,7 @@ func TestNoUpdateMeetsADeletion(t *testing.T) {
 }
 
 func TestDrainOfMoreThanABatch(t *testing.T) {
-	const flows = maxFrontEntries + 3*drainBatch
+	const flows = maxFrontEntries + 3<<12 // the rest is more than a batch of ebpfmap.Drainer
 	e := newEngine(t, func(o *Options) { o.FlowTableSize, o.Events = 2*flows, false })
 	for i := range flows {
 		datagram := udp(0)
