@@ -15,6 +15,8 @@ import (
 // once. ADR 7 has the rule and its reasons. It is not safe for concurrent use.
 type merger struct {
 	devices *engine.Devices
+	// ended is when the kernel began another generation.
+	ended int64
 	// now and before are the flows of this interval and of the one before: a packet may have been on its way between two
 	// interfaces when the one ended and the other began.
 	now, before flows
@@ -49,6 +51,9 @@ type passage struct {
 	held bool
 	// late is, for each side, what was reported as passing through and has yet to be seen there.
 	late [2]amount
+	// early is what was counted on its way out, just before the interval ended, by an interface that is stacked on others: if
+	// one of these sees it, it does so in the next.
+	early amount
 }
 
 type amount struct{ packets, bytes int64 }
@@ -81,9 +86,9 @@ func newMerger() *merger {
 	}
 }
 
-// begin opens an interval.
-func (m *merger) begin(d *engine.Devices) {
-	m.devices = d
+// begin opens an interval, of which the kernel's part ended at an instant of monotonic time.
+func (m *merger) begin(d *engine.Devices, ended int64) {
+	m.devices, m.ended = d, ended
 	m.now, m.before = m.before, m.now
 	clear(m.now.index)
 	m.now.list = m.now.list[:0]
@@ -178,6 +183,10 @@ func (m *merger) settle(p *passage, last bool, report func(*passage, uint64, flo
 	}
 	sides := &m.sides
 	sides[in], sides[out] = m.sum(p, in, before.level[in]), m.sum(p, out, before.level[out])
+	if p.level[out] < before.level[out] {
+		f := &sides[out]
+		f.Packets, f.Bytes = f.Packets-min(f.Packets, uint64(before.early.packets)), f.Bytes-min(f.Bytes, uint64(before.early.bytes))
+	}
 	if sides[out].Packets > 0 && m.devices.IsLocal(netip.AddrFrom16(p.key.Saddr).Unmap()) {
 		p.local = true
 		report(p, 0, flow.Egress, &sides[out])
@@ -190,8 +199,8 @@ func (m *merger) settle(p *passage, last bool, report func(*passage, uint64, flo
 	if p.local || before.local {
 		return
 	}
-	oneSided := sides[in].Packets == 0 || sides[out].Packets == 0
-	if oneSided && !before.held && before.late == [2]amount{} && !last {
+	oneSided := (sides[in].Packets == 0) != (sides[out].Packets == 0)
+	if oneSided && !before.held && before.late == [2]amount{} && before.early == (amount{}) && !last {
 		m.hold(p)
 		return
 	}
@@ -202,7 +211,7 @@ func (m *merger) settle(p *passage, last bool, report func(*passage, uint64, flo
 
 // hold puts the report of a flow off by one interval: where it came from, or where it goes, may yet be seen.
 func (m *merger) hold(p *passage) {
-	p.held = true
+	p.held, p.early = true, amount{} // nothing of it is counted yet
 	for i := p.first; i != 0; i = m.sightings[i-1].next {
 		m.held = append(m.held, heldSighting{p.key, m.sightings[i-1]})
 	}
@@ -282,6 +291,10 @@ func (m *merger) sum(p *passage, side, levelBefore int) network.NetworkFlow {
 		case s.side != side || s.device.Endpoint:
 		case s.device.Height+1 == level:
 			sum = merge(sum, s.flow)
+			if side == out && s.device.Height > 0 && int64(s.flow.FirstNs) > m.ended-int64(passingTime) {
+				p.early.packets += int64(s.flow.Packets)
+				p.early.bytes += int64(s.flow.Bytes)
+			}
 		default:
 			above = merge(above, s.flow)
 		}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -52,8 +53,9 @@ type look struct {
 	side     int
 	packets  uint64
 	src, dst string
-	// first is when it saw the first packet.
+	// first is when it saw the first packet; with late it is just before the interval ended.
 	first  uint64
+	late   bool
 	change func(*network.NetworkFlow)
 }
 
@@ -97,9 +99,14 @@ func merged(t *testing.T, intervals ...[]look) [][]report {
 	m := newMerger()
 	var all [][]report
 	for i, looks := range intervals {
-		m.begin(host)
+		ended := int64(i+1) * int64(time.Second)
+		m.begin(host, ended)
 		for _, l := range looks {
-			m.observe(observed(l))
+			k, f := observed(l)
+			if l.late {
+				f.FirstNs = uint64(ended - int64(passingTime)/10)
+			}
+			m.observe(k, f)
 		}
 		var reports []report
 		m.end(i == len(intervals)-1, func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
@@ -123,6 +130,14 @@ func seenBy(src, dst string, n uint64, places ...[2]uint32) []look {
 	var looks []look
 	for _, p := range places {
 		looks = append(looks, look{device: p[0], side: int(p[1]), packets: n, src: src, dst: dst, first: uint64(len(looks))})
+	}
+	return looks
+}
+
+// justNow are looks at packets that came just before the interval ended.
+func justNow(looks []look) []look {
+	for i := range looks {
+		looks[i].late = true
 	}
 	return looks
 }
@@ -274,6 +289,38 @@ func TestAPacketOnItsWayWhenAnIntervalEnds(t *testing.T) {
 				seenBy(hostIP, world, 1, leaving(slave0))),
 			map[flow.Direction]uint64{flow.Egress: 101},
 		},
+		"down a bond, at the beginning of a flow": {
+			split(justNow(seenBy(hostIP, world, 2, leaving(bond0))), seenBy(hostIP, world, 5, leaving(bond0), leaving(slave0))),
+			map[flow.Direction]uint64{flow.Egress: 5},
+		},
+		"down a bond, one packet": {
+			split(justNow(seenBy(hostIP, world, 1, leaving(bond0))), seenBy(hostIP, world, 1, leaving(slave0))),
+			map[flow.Direction]uint64{flow.Egress: 1},
+		},
+		"down a bond in transit, one packet": {
+			split(justNow(seenBy(world, other, 1, entering(eth0), leaving(bond0))), seenBy(world, other, 1, leaving(slave1))),
+			map[flow.Direction]uint64{flow.Transit: 1},
+		},
+		"up a bond in transit": {
+			split(append(seenBy(world, other, 11, entering(slave0)), append(seenBy(world, other, 10, entering(bond0)), seenBy(world, other, 11, leaving(eth1))...)...),
+				seenBy(world, other, 1, entering(bond0))),
+			map[flow.Direction]uint64{flow.Transit: 11},
+		},
+		"into a bond and down another, one packet": {
+			[][]look{
+				justNow(seenBy(world, other, 1, entering(slave0), entering(bond0))),
+				justNow(seenBy(world, other, 1, leaving(bond0))), seenBy(world, other, 1, leaving(slave1)), nil,
+			},
+			map[flow.Direction]uint64{flow.Transit: 1},
+		},
+		"down a bond that alone is watched": {
+			split(justNow(seenBy(hostIP, world, 2, leaving(bond0))), seenBy(hostIP, world, 3, leaving(bond0))),
+			map[flow.Direction]uint64{flow.Egress: 5},
+		},
+		"by a bond that alone is watched, then by an uplink": {
+			split(seenBy(hostIP, world, 20, leaving(bond0)), seenBy(hostIP, world, 10, leaving(eth0))),
+			map[flow.Direction]uint64{flow.Egress: 30},
+		},
 		"from a pod to the host": {
 			split(seenBy(podA, hostIP, 1, entering(vethA)), seenBy(podA, hostIP, 1, entering(cni0))),
 			map[flow.Direction]uint64{flow.Egress: 1, flow.Ingress: 1},
@@ -327,7 +374,7 @@ func TestRouteChanges(t *testing.T) {
 // that took it for an interface of this host, and looked for the sockets there.
 func TestAnInterfaceThatCameToFaceAnEndpoint(t *testing.T) {
 	m := newMerger()
-	m.begin(host)
+	m.begin(host, int64(time.Second))
 	for _, facing := range []bool{false, true} {
 		k, f := look{device: vethA, side: in, packets: 2, src: podA, dst: world, change: func(f *network.NetworkFlow) {
 			f.CgroupId, f.Pid, f.Comm = 77, 7, comm("right")
@@ -380,7 +427,7 @@ func TestWhoAnEndpointIs(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			m := newMerger()
-			m.begin(host)
+			m.begin(host, int64(time.Second))
 			for _, l := range tt.looks {
 				m.observe(observed(l))
 			}
@@ -426,15 +473,56 @@ func FuzzTransitAddsUp(f *testing.F) {
 	})
 }
 
+// Wherever intervals end while packets go down a bond, each counts once.
+func FuzzWayDownABondAddsUp(f *testing.F) {
+	f.Add([]byte{0x80, 0x80, 1, 0, 0x81}, false)
+	f.Add([]byte{0x80, 0x80}, true)
+	f.Add([]byte{0x40, 0x80, 0x40, 0, 0xc0, 0x40, 0x80}, true)
+	f.Fuzz(func(t *testing.T, packets []byte, transit bool) {
+		// Each packet leaves by the bond, and then by one of its slaves; before some of its two sightings an interval ends, and
+		// after some there is an interval without packets.
+		src, dst := hostIP, world
+		if transit {
+			src, dst = world, other
+		}
+		intervals := [][]look{nil}
+		for _, p := range packets {
+			now := &intervals[len(intervals)-1]
+			above := seenBy(src, dst, 1, leaving(bond0))
+			if transit {
+				above = seenBy(src, dst, 1, entering(eth0), leaving(bond0))
+			}
+			below := seenBy(src, dst, 1, leaving([]uint32{slave0, slave1}[p&1]))
+			if p&0x80 == 0 {
+				*now = append(append(*now, above...), below...)
+			} else {
+				*now = append(*now, justNow(above)...)
+				intervals = append(intervals, below)
+			}
+			if p&0x40 != 0 {
+				intervals = append(intervals, nil, nil)
+			}
+		}
+		intervals = append(intervals, nil)
+		var sum uint64
+		for _, reports := range merged(t, intervals...) {
+			for _, r := range reports {
+				sum += r.packets
+			}
+		}
+		assert.EqualValues(t, len(packets), sum)
+	})
+}
+
 func TestMergerForgets(t *testing.T) {
 	m := newMerger()
 	for range 3 {
-		m.begin(host)
+		m.begin(host, int64(time.Second))
 		m.observe(observed(seenBy(world, other, 1, entering(eth0))[0]))
 		m.end(true, func(*network.NetworkFlowKey, *network.NetworkFlow) {})
 	}
 	for range 2 {
-		m.begin(host)
+		m.begin(host, int64(time.Second))
 		m.end(false, func(*network.NetworkFlowKey, *network.NetworkFlow) { t.Error("reported again") })
 	}
 	assert.Empty(t, m.now.index)
@@ -464,7 +552,7 @@ func BenchmarkMerge(b *testing.B) {
 			b.ReportAllocs()
 			n := 0
 			for b.Loop() {
-				m.begin(host)
+				m.begin(host, int64(time.Second))
 				for i := range keys {
 					m.observe(&keys[i], &values[i])
 				}
@@ -478,7 +566,7 @@ func BenchmarkMerge(b *testing.B) {
 
 func TestPathsAreSharedBetweenFlows(t *testing.T) {
 	m := newMerger()
-	m.begin(host)
+	m.begin(host, int64(time.Second))
 	for i := range 3 {
 		for _, l := range seenBy(podA, world, 1, entering(vethA), leaving(eth0)) {
 			k, f := observed(l)
@@ -492,7 +580,7 @@ func TestPathsAreSharedBetweenFlows(t *testing.T) {
 
 func TestWhatIsKnownOfATransitConnection(t *testing.T) {
 	m := newMerger()
-	m.begin(host)
+	m.begin(host, int64(time.Second))
 	for _, l := range []look{
 		{device: eth0, side: in, packets: 3, src: world, dst: other, first: 1, change: func(f *network.NetworkFlow) {
 			f.Connections, f.ClientIsn, f.Seen, f.TcpFlags, f.ZeroWindows = 1, 5, seenSYN, syn, 2

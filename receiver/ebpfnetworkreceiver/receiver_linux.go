@@ -20,6 +20,7 @@ import (
 	"github.com/orb8/orb8/internal/backpressure"
 	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 	"github.com/orb8/orb8/internal/preflight"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/engine"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
@@ -285,6 +286,7 @@ func (r *networkReceiver) report(last bool) {
 func (r *networkReceiver) drain(last bool) error {
 	r.newcomers.begin()
 	defer r.newcomers.end(r.addNew)
+	flipped := kernelclock.Now()
 	if err := r.engine.Flip(); err != nil {
 		return err
 	}
@@ -302,7 +304,7 @@ func (r *networkReceiver) drain(last bool) error {
 	r.lostBefore = lost
 	observe := r.observe
 	if r.merger != nil {
-		r.merger.begin(r.devices.Devices())
+		r.merger.begin(r.devices.Devices(), flipped)
 		observe = r.merger.observe
 	}
 	r.tableFlows, err = r.engine.Drain(func(k *network.NetworkFlowKey, f *network.NetworkFlow) {
