@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -67,10 +68,23 @@ func makeCalls(list string) {
 					panic(err)
 				}
 			}
+		case "write": // to standard output, a byte at a time
+			for range n {
+				if _, err := unix.Write(1, []byte{1}); err != nil {
+					panic(err)
+				}
+			}
 		case "sleep": // milliseconds, once
 			if err := sleep(time.Duration(n) * time.Millisecond); err != nil {
 				panic(err)
 			}
+		case "threads": // so many, a hundred at a time, that make one call and end
+			const once = 100
+			for range n / once {
+				crowd(once)()
+			}
+		case "crowd": // threads that make one call and stay
+			crowd(n)
 		default:
 			number, err := strconv.Atoi(what)
 			if err != nil {
@@ -78,6 +92,26 @@ func makeCalls(list string) {
 			}
 			call(number, n)
 		}
+	}
+}
+
+// crowd starts threads that have made one call when it returns. end ends them.
+func crowd(threads int) (end func()) {
+	var called, ended sync.WaitGroup
+	leave := make(chan struct{})
+	for range threads {
+		called.Add(1)
+		ended.Go(func() {
+			runtime.LockOSThread() // never unlocked: the thread ends here
+			call(unused, 1)
+			called.Done()
+			<-leave
+		})
+	}
+	called.Wait()
+	return func() {
+		close(leave)
+		ended.Wait()
 	}
 }
 
