@@ -4,6 +4,7 @@ package testbed
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"os"
@@ -138,6 +139,51 @@ func allEnded(flows []collector.Flow) bool {
 	return true
 }
 
+// The host that translates sees the connections of its endpoints once more, with an address of its own. Their spans are of the
+// endpoints all the same, one for each end.
+func TestTranslationsRepeatNoSpanAtInterfaces(t *testing.T) {
+	l := lab.New(t, lab.Options{})
+	file := filepath.Join(t.TempDir(), "traces.jsonl")
+	c := collector.Start(t, collector.Options{Node: l.Agent, Set: fast(), Overlay: watchLab(l, "tc") + fmt.Sprintf(spansOverlay, file)})
+	backend := throughNAT(t, l)
+	c.AwaitFlows("the end of every connection, the host's translations too", func(flows []collector.Flow) bool {
+		translations := 0
+		for _, f := range flows {
+			if f.Direction == "egress" && f.Source.Address == l.Host.IPv4.String() {
+				translations++
+			}
+		}
+		return translations == natLoad.Flows && allEnded(flows)
+	}, "--ip", labNetwork, "--protocol", "tcp")
+	c.Stop() // after that nothing more is written
+	servers := map[string]map[pcommon.SpanID]int{}
+	for _, span := range readSpans(t, file) {
+		attrs := span.Attributes().AsRaw()
+		server := fmt.Sprintf("%s of %v:%v", span.Kind(), attrs["server.address"], attrs["server.port"])
+		if servers[server] == nil {
+			servers[server] = map[pcommon.SpanID]int{}
+		}
+		servers[server][span.SpanID()]++
+	}
+	assert.Len(t, servers, 2, "%v", servers)
+	assert.Len(t, servers["Client of "+service.String()], natLoad.Flows, "%v", servers)
+	assert.Len(t, servers["Server of "+backend.String()], natLoad.Flows, "%v", servers)
+}
+
+// spansOverlay writes the spans of a standalone collector to a file.
+const spansOverlay = `
+exporters:
+  file:
+    path: %s
+    flush_interval: 100ms
+service:
+  pipelines:
+    traces:
+      receivers: [ebpf_network]
+      processors: [pod_enrichment]
+      exporters: [file]
+`
+
 // Two agents that see one end each, and a gateway: as two nodes of a cluster.
 func TestTwoNodesHaveTheHalvesOfOneTrace(t *testing.T) {
 	l := lab.New(t, lab.Options{})
@@ -240,31 +286,43 @@ service:
       exporters: [otlp_grpc]
 `
 
-// spansByTrace reads what the file exporter wrote: the spans of each trace, by their node. The last line may be half written.
+// spansByTrace are the spans of each trace, by their node.
 func spansByTrace(t *testing.T, path string) map[pcommon.TraceID]map[string]ptrace.Span {
+	t.Helper()
+	traces := map[pcommon.TraceID]map[string]ptrace.Span{}
+	for resource, span := range readSpans(t, path) {
+		node, _ := resource.Attributes().Get("k8s.node.name")
+		if traces[span.TraceID()] == nil {
+			traces[span.TraceID()] = map[string]ptrace.Span{}
+		}
+		require.NotContains(t, traces[span.TraceID()], node.Str(), "a node has one half")
+		traces[span.TraceID()][node.Str()] = span
+	}
+	return traces
+}
+
+// readSpans reads what the file exporter wrote. The last line may be half written.
+func readSpans(t *testing.T, path string) iter.Seq2[pcommon.Resource, ptrace.Span] {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	traces := map[pcommon.TraceID]map[string]ptrace.Span{}
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasSuffix(line, "\n") {
-			break
-		}
-		var decoder ptrace.JSONUnmarshaler
-		td, err := decoder.UnmarshalTraces([]byte(line))
-		require.NoError(t, err)
-		for _, resource := range td.ResourceSpans().All() {
-			node, _ := resource.Resource().Attributes().Get("k8s.node.name")
-			for _, scope := range resource.ScopeSpans().All() {
-				for _, span := range scope.Spans().All() {
-					if traces[span.TraceID()] == nil {
-						traces[span.TraceID()] = map[string]ptrace.Span{}
+	return func(yield func(pcommon.Resource, ptrace.Span) bool) {
+		for line := range strings.Lines(string(text)) {
+			if !strings.HasSuffix(line, "\n") {
+				return
+			}
+			var decoder ptrace.JSONUnmarshaler
+			td, err := decoder.UnmarshalTraces([]byte(line))
+			require.NoError(t, err)
+			for _, resource := range td.ResourceSpans().All() {
+				for _, scope := range resource.ScopeSpans().All() {
+					for _, span := range scope.Spans().All() {
+						if !yield(resource.Resource(), span) {
+							return
+						}
 					}
-					require.NotContains(t, traces[span.TraceID()], node.Str(), "a node has one half")
-					traces[span.TraceID()][node.Str()] = span
 				}
 			}
 		}
 	}
-	return traces
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -170,7 +171,10 @@ func (r *networkReceiver) open() error {
 	}
 	r.drops = newDropCounter(r.openDrops(), r.started)
 	if r.traces != nil {
-		r.spans = newSpans(r.cfg, r.mode == modeCgroup)
+		r.spans = newSpans(r.cfg, nil)
+		if r.devices != nil {
+			r.spans.isHost = func(addr netip.Addr) bool { return r.devices.Devices().IsLocal(addr) }
+		}
 	}
 	rec := recorder{}
 	if r.devices != nil {

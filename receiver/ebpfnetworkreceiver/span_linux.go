@@ -56,7 +56,7 @@ func (b *spanBatch) scope(id *flow.Identity) ptrace.ScopeSpans {
 // named tells whether the connection makes a span: it is known whose it is, and its identity is its own. An attempt that
 // nobody answered has no initial sequence number of a server, and no other half either.
 func (c *connection) named() bool {
-	return c.initiatorKnown && (c.health.HasISNs || c.outcome == flow.OutcomeRefused || c.outcome == flow.OutcomeTimeout)
+	return c.initiatorKnown && !c.repeats && (c.health.HasISNs || c.outcome == flow.OutcomeRefused || c.outcome == flow.OutcomeTimeout)
 }
 
 // add makes the connection's span, if it is one.

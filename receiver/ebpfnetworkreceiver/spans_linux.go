@@ -15,8 +15,8 @@ import (
 // spans makes a span of every TCP connection whose opening it saw, for each of its ends on this node. It adds up the flow
 // records of the connections that are open. It is not safe for concurrent use.
 type spans struct {
-	// sockets tells that connections are seen at their sockets, not at interfaces.
-	sockets bool
+	// isHost tells whether an address is this host's. It is nil where connections are seen at their sockets, once for each end.
+	isHost func(netip.Addr) bool
 	// idle is the silence after which nothing more is expected of a connection.
 	idle time.Duration
 	// max bounds open: connections beyond it get no span.
@@ -24,6 +24,14 @@ type spans struct {
 	open map[connectionKey]*connection
 	// replaced are connections whose addresses were used again before their end was seen.
 	replaced []*connection
+	// halves are the open connections that make a span of their half, where one may be seen with several addresses.
+	halves map[half]*connection
+}
+
+// half is an end of a connection, whatever addresses it is seen with.
+type half struct {
+	clientISN, serverISN uint32
+	client               bool
 }
 
 // connectionKey is a TCP connection as one of its ends sees it.
@@ -49,6 +57,8 @@ type connection struct {
 	outcome        flow.Outcome
 	// id is that of its last record. It is a span's when the handshake was seen.
 	id string
+	// claimed tells that its half is known, and repeats that the span is made of another view of it.
+	claimed, repeats bool
 }
 
 // counts are those of one direction.
@@ -57,8 +67,11 @@ type counts struct {
 	seen, ended    bool
 }
 
-func newSpans(cfg *Config, sockets bool) *spans {
-	return &spans{sockets: sockets, idle: cfg.IdleTimeout, max: 2 * int(cfg.FlowTableSize), open: map[connectionKey]*connection{}}
+func newSpans(cfg *Config, isHost func(netip.Addr) bool) *spans {
+	return &spans{
+		isHost: isHost, idle: cfg.IdleTimeout, max: 2 * int(cfg.FlowTableSize),
+		open: map[connectionKey]*connection{}, halves: map[half]*connection{},
+	}
 }
 
 // add takes a flow record of any transport. Connections that only pass by have no end here, and no span.
@@ -67,7 +80,7 @@ func (s *spans) add(r *flow.Record) {
 		return
 	}
 	key := connectionKey{local: r.Local().Addr, peer: r.Peer().Addr}
-	if s.sockets {
+	if s.isHost == nil {
 		key.cgroup = r.Local().Identity.CgroupID
 	}
 	c := s.open[key]
@@ -85,7 +98,28 @@ func (s *spans) add(r *flow.Record) {
 		s.open[key] = c
 	}
 	c.add(r)
+	if s.isHost != nil && !c.claimed && c.initiatorKnown && c.health.HasISNs {
+		s.claim(c)
+	}
 }
+
+// claim decides which view of a half makes its span, as both would have the same ids. A host that translates addresses is
+// an end of what it forwards, to judge by its own: the view of the endpoint behind it goes first.
+func (s *spans) claim(c *connection) {
+	c.claimed = true
+	other, known := s.halves[c.half()]
+	switch {
+	case !known:
+	case s.isHost(other.key.local.Addr()) && !s.isHost(c.key.local.Addr()):
+		other.repeats = true
+	default:
+		c.repeats = true
+		return
+	}
+	s.halves[c.half()] = c
+}
+
+func (c *connection) half() half { return half{c.health.ClientISN, c.health.ServerISN, c.client} }
 
 // isBefore tells whether the record is of a later connection between the same addresses.
 func (c *connection) isBefore(r *flow.Record) bool {
@@ -154,7 +188,7 @@ func (c *connection) over() bool {
 func (s *spans) end(now time.Time, version string) ptrace.Traces {
 	batch := newSpanBatch(version)
 	for _, c := range s.replaced {
-		batch.add(c)
+		s.conclude(c, batch)
 	}
 	s.replaced = s.replaced[:0]
 	for key, c := range s.open {
@@ -163,9 +197,17 @@ func (s *spans) end(now time.Time, version string) ptrace.Traces {
 			continue
 		}
 		delete(s.open, key)
-		batch.add(c)
+		s.conclude(c, batch)
 	}
 	return batch.traces
+}
+
+func (s *spans) conclude(c *connection, b *spanBatch) {
+	b.add(c)
+	// A view that comes later repeats nothing: before an end is over, all that is on the way to it saw the handshake.
+	if c.claimed && !c.repeats {
+		delete(s.halves, c.half())
+	}
 }
 
 // sendSpans hands the spans of the connections that are over down the pipeline.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -60,7 +61,7 @@ func ended(o flow.Outcome) func(*flow.Record) {
 }
 
 func newTestSpans() *spans {
-	return newSpans(&Config{IdleTimeout: time.Minute, FlowTableSize: 4}, true)
+	return newSpans(&Config{IdleTimeout: time.Minute, FlowTableSize: 4}, nil)
 }
 
 // play gives both ends' records of a whole connection, over two intervals, to spans of their own, as on two nodes.
@@ -253,7 +254,7 @@ func TestAddressesUsedAgainAreAnotherConnection(t *testing.T) {
 
 func TestInterfacesOfBothDirectionsAreListed(t *testing.T) {
 	s := newTestSpans()
-	s.sockets = false
+	s.isHost = func(netip.Addr) bool { return false }
 	for i, path := range [][]string{{"veth0", "eth0"}, {"eth1", "veth0"}, nil} {
 		s.add(clientEnd.record(flow.Egress, 0, 1, func(r *flow.Record) {
 			ended(flow.OutcomeClosed)(r)
@@ -283,6 +284,58 @@ func TestNamespacesWithTheSameAddressesAreApart(t *testing.T) {
 	td := s.end(second(1), "")
 	assert.Equal(t, 3, td.SpanCount())
 	assert.Equal(t, 3, td.ResourceSpans().Len())
+}
+
+// A host that translates addresses sees the connections of its pods twice: theirs, and one that looks like its own.
+func TestTranslationsRepeatNoSpan(t *testing.T) {
+	const hostAddr = "192.168.0.1"
+	translated := end{hostAddr + ":50000", "10.0.0.2:8080", true, flow.Identity{}}
+	published := end{hostAddr + ":80", "203.0.113.9:40000", false, flow.Identity{}}
+	tests := map[string]struct {
+		views []end
+		want  []end
+	}{
+		"of a client":            {[]end{clientEnd, translated}, []end{clientEnd}},
+		"seen by the host first": {[]end{translated, clientEnd}, []end{clientEnd}},
+		"of a server":            {[]end{published, serverEnd}, []end{serverEnd}},
+		"both ends are here":     {[]end{clientEnd, translated, published, serverEnd}, []end{clientEnd, serverEnd}},
+		"the host's own":         {[]end{translated}, []end{translated}},
+	}
+	for name, tt := range tests {
+		for order, last := range map[string]int{"first over": 0, "last over": len(tt.views) - 1} {
+			t.Run(name+"/"+order, func(t *testing.T) {
+				s := newSpans(&Config{IdleTimeout: time.Minute, FlowTableSize: 4}, func(a netip.Addr) bool { return a.String() == hostAddr })
+				for _, e := range tt.views {
+					s.add(e.record(flow.Egress, 0, 1, nil))
+				}
+				var got []string
+				over := func(e end) {
+					s.add(e.record(flow.Egress, 2, 3, ended(flow.OutcomeClosed)))
+					for _, rs := range s.end(second(3), "").ResourceSpans().All() {
+						for _, span := range rs.ScopeSpans().At(0).Spans().All() {
+							local, attrs := "client", span.Attributes().AsRaw()
+							if span.Kind() == ptrace.SpanKindServer {
+								local = "server"
+							}
+							got = append(got, fmt.Sprintf("%v:%v", attrs[local+".address"], attrs[local+".port"]))
+						}
+					}
+				}
+				over(tt.views[last])
+				for i, e := range tt.views {
+					if i != last {
+						over(e)
+					}
+				}
+				var want []string
+				for _, e := range tt.want {
+					want = append(want, e.local)
+				}
+				assert.ElementsMatch(t, want, got)
+				assert.Empty(t, s.halves)
+			})
+		}
+	}
 }
 
 func TestSpansOfOneServiceShareAResource(t *testing.T) {
@@ -323,7 +376,7 @@ func TestOpenConnectionsAreBounded(t *testing.T) {
 }
 
 func BenchmarkSpans(b *testing.B) {
-	s := newSpans(createDefaultConfig().(*Config), true)
+	s := newSpans(createDefaultConfig().(*Config), nil)
 	records := make([]*flow.Record, 2000)
 	for i := range records {
 		d := flow.Egress
