@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -345,6 +346,12 @@ func TestParseVersion(t *testing.T) {
 	}
 	assert.Less(t, version(5<<16+15), tcx)
 	assert.Greater(t, version(10<<16), tcx)
+}
+
+func TestKernelRelease(t *testing.T) {
+	want, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	require.NoError(t, err)
+	assert.Equal(t, strings.TrimSpace(string(want)), KernelRelease())
 }
 
 func FuzzEffective(f *testing.F) {

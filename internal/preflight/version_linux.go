@@ -3,7 +3,17 @@ package preflight
 import (
 	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
+
+// KernelRelease is what uname -r says, such as 6.1.0-13-amd64.
+func KernelRelease() string {
+	var u unix.Utsname
+	// It cannot fail: u is valid.
+	_ = unix.Uname(&u)
+	return unix.ByteSliceToString(u.Release[:])
+}
 
 // version is a kernel version as far as features depend on it: 65536 times the major number, plus the minor.
 type version uint32

@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 
+	"github.com/orb8/orb8/internal/ebpfconfig"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/metadata"
 )
 
@@ -20,13 +21,10 @@ const (
 )
 
 const (
-	minRingBufferSize = 4 << 10
-	maxRingBufferSize = 32 << 20
-	maxFlowTableSize  = 10_000_000
-	minInterval       = 100 * time.Millisecond
-	maxDNSPorts       = 4
-	minDNSTimeout     = 100 * time.Millisecond
-	maxDNSTimeout     = time.Minute
+	maxFlowTableSize = 10_000_000
+	maxDNSPorts      = 4
+	minDNSTimeout    = 100 * time.Millisecond
+	maxDNSTimeout    = time.Minute
 )
 
 // Config is what the user says about the ebpf_network receiver.
@@ -119,16 +117,9 @@ func createDefaultConfig() component.Config {
 
 // Validate names the key that is wrong, its value and what is allowed.
 func (c *Config) Validate() error {
-	var errs []error
-	if n := c.RingBufferSize; n < minRingBufferSize || n > maxRingBufferSize || n&(n-1) != 0 {
-		errs = append(errs, fmt.Errorf("ring_buffer_size: %d is not allowed; use a power of two from %d to %d (bytes)",
-			n, minRingBufferSize, maxRingBufferSize))
-	}
+	errs := []error{ebpfconfig.CheckRingBufferSize(c.RingBufferSize), ebpfconfig.CheckInterval(c.Interval)}
 	if n := c.FlowTableSize; n < 1 || n > maxFlowTableSize {
 		errs = append(errs, fmt.Errorf("flow_table_size: %d is not allowed; use 1 to %d (flows)", n, maxFlowTableSize))
-	}
-	if c.Interval < minInterval {
-		errs = append(errs, fmt.Errorf("interval: %s is too short; use %s or more", c.Interval, minInterval))
 	}
 	if c.IdleTimeout < c.Interval {
 		errs = append(errs, fmt.Errorf("idle_timeout: %s is shorter than interval (%s); use %s or more", c.IdleTimeout,

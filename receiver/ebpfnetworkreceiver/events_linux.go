@@ -140,7 +140,7 @@ func (r *networkReceiver) addLookup(l *flow.Lookup) {
 func (r *networkReceiver) add(to func(*batch)) {
 	r.mu.Lock()
 	to(r.events)
-	full := r.events.records >= maxBatch
+	full := r.events.Records >= maxBatch
 	r.mu.Unlock()
 	if full {
 		r.flushEvents()
@@ -150,11 +150,11 @@ func (r *networkReceiver) add(to func(*batch)) {
 func (r *networkReceiver) flushEvents() {
 	r.mu.Lock()
 	full := r.events
-	if full.records == 0 {
+	if full.Records == 0 {
 		r.mu.Unlock()
 		return
 	}
-	r.events = newBatch(full.version)
+	r.events = newBatch(r.set.BuildInfo.Version)
 	r.mu.Unlock()
 	r.consume(full)
 }

@@ -15,7 +15,6 @@ import (
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/backpressure"
@@ -138,7 +137,7 @@ func (r *networkReceiver) open() error {
 	case err != nil && r.mode == modeCgroup:
 		return fmt.Errorf("attach.mode: %s is not possible here: %w", modeCgroup, err)
 	}
-	r.kernel = kernelRelease()
+	r.kernel = preflight.KernelRelease()
 	r.started = time.Now()
 	r.engine, err = engine.New(engine.Options{
 		RingBufferSize: r.cfg.RingBufferSize,
@@ -342,24 +341,24 @@ func (r *networkReceiver) emitFlow(rec flow.Record) {
 		r.spans.add(&rec)
 	}
 	r.flows.addFlow(&rec)
-	if r.flows.records >= maxBatch {
+	if r.flows.Records >= maxBatch {
 		r.flushFlows()
 	}
 }
 
 func (r *networkReceiver) emitDrop(d *flow.Drop) {
 	r.flows.addDrop(d)
-	if r.flows.records >= maxBatch {
+	if r.flows.Records >= maxBatch {
 		r.flushFlows()
 	}
 }
 
 func (r *networkReceiver) flushFlows() {
 	full := r.flows
-	if full.records == 0 {
+	if full.Records == 0 {
 		return
 	}
-	r.flows = newBatch(full.version)
+	r.flows = newBatch(r.set.BuildInfo.Version)
 	r.consume(full)
 }
 
@@ -369,8 +368,8 @@ func (r *networkReceiver) consume(b *batch) {
 		return
 	}
 	ctx := r.obs.StartLogsOp(context.Background())
-	err := r.logs.ConsumeLogs(ctx, b.logs)
-	r.obs.EndLogsOp(ctx, metadata.Type.String(), b.records, err)
+	err := r.logs.ConsumeLogs(ctx, b.Logs)
+	r.obs.EndLogsOp(ctx, metadata.Type.String(), b.Records, err)
 	if err != nil {
 		r.mu.Lock()
 		r.lostPackets += b.packets
@@ -438,12 +437,4 @@ func (r *networkReceiver) attachPoints() uint32 {
 		return uint32(2 * r.devices.Len())
 	}
 	return 2
-}
-
-func kernelRelease() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/cgroup"
+	"github.com/orb8/orb8/internal/ebpfconfig"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/sharedcomponent"
 	"github.com/orb8/orb8/internal/testutil"
@@ -38,7 +39,7 @@ func kernelConfig(t *testing.T) *Config {
 	t.Helper()
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "loading BPF programs needs root")
 	cfg := createDefaultConfig().(*Config)
-	cfg.Interval = minInterval
+	cfg.Interval = ebpfconfig.MinInterval
 	cfg.SelfTraffic = true // the test's own sockets are what is watched
 	cfg.Attach.CgroupPath = inOwnCgroup(t)
 	return cfg
@@ -257,7 +258,7 @@ func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	assert.EqualValues(t, 10, status.Packets, "five sent, five received")
 	assert.Zero(t, status.LostPackets)
 	assert.EqualValues(t, 1<<20, status.RingBufferBytes)
-	assert.Equal(t, minInterval, status.Interval)
+	assert.Equal(t, ebpfconfig.MinInterval, status.Interval)
 	assert.NotEmpty(t, status.Kernel)
 
 	// The last metrics say the same as the last status.

@@ -320,8 +320,8 @@ func BenchmarkTracker(b *testing.B) {
 	out := newBatch("")
 	tr := newTracker(createDefaultConfig().(*Config), recorder{}, func(r flow.Record) {
 		out.addFlow(&r)
-		if out.records >= maxBatch {
-			out.reset()
+		if out.Records >= maxBatch {
+			out = newBatch("")
 		}
 	})
 	b.ReportAllocs()

@@ -9,17 +9,13 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 
+	"github.com/orb8/orb8/internal/ebpfconfig"
 	"github.com/orb8/orb8/internal/syscalls"
 	"github.com/orb8/orb8/receiver/ebpfsyscallreceiver/internal/metadata"
 )
 
-const (
-	minRingBufferSize = 4 << 10
-	maxRingBufferSize = 32 << 20
-	minInterval       = 100 * time.Millisecond
-	// maxSampling is the largest factor that the kernel side has room for.
-	maxSampling = 1<<24 - 1
-)
+// maxSampling is the largest factor that the kernel side has room for.
+const maxSampling = 1<<24 - 1
 
 // Config is what the user says about the ebpf_syscall receiver.
 type Config struct {
@@ -60,14 +56,7 @@ func createDefaultConfig() component.Config {
 
 // Validate names the key that is wrong, its value and what is allowed.
 func (c *Config) Validate() error {
-	var errs []error
-	if n := c.RingBufferSize; n < minRingBufferSize || n > maxRingBufferSize || n&(n-1) != 0 {
-		errs = append(errs, fmt.Errorf("ring_buffer_size: %d is not allowed; use a power of two from %d to %d (bytes)",
-			n, minRingBufferSize, maxRingBufferSize))
-	}
-	if c.Interval < minInterval {
-		errs = append(errs, fmt.Errorf("interval: %s is too short; use %s or more", c.Interval, minInterval))
-	}
+	errs := []error{ebpfconfig.CheckRingBufferSize(c.RingBufferSize), ebpfconfig.CheckInterval(c.Interval)}
 	return errors.Join(append(errs, c.Events.validate())...)
 }
 

@@ -52,8 +52,8 @@ func TestRecordsOfCounts(t *testing.T) {
 		b.addCounts(&record, syscalls.X86_64)
 	}
 	assert.EqualValues(t, 15, b.calls)
-	assert.Equal(t, 2, b.records)
-	assertGolden(t, "counts", b.logs)
+	assert.Equal(t, 2, b.Records)
+	assertGolden(t, "counts", b.Logs)
 
 	c.reset()
 	assert.Empty(t, c.cgroups)
@@ -85,9 +85,9 @@ func TestRecordsOfEventsAndStatus(t *testing.T) {
 		Unavailable: map[string]string{"latency": "needs another kernel"},
 	})
 	assert.EqualValues(t, 3, b.events)
-	assert.Equal(t, 4, b.records)
-	assert.Equal(t, 3, b.logs.ResourceLogs().Len(), "two cgroups and the node")
-	assertGolden(t, "events", b.logs)
+	assert.Equal(t, 4, b.Records)
+	assert.Equal(t, 3, b.Logs.ResourceLogs().Len(), "two cgroups and the node")
+	assertGolden(t, "events", b.Logs)
 }
 
 func TestEventsHaveWallTime(t *testing.T) {

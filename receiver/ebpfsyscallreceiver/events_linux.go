@@ -60,11 +60,11 @@ func (r *syscallReceiver) addEvent(e syscalls.Event) {
 func (r *syscallReceiver) flushEvents() {
 	r.mu.Lock()
 	b := r.events
-	if b.records == 0 {
+	if b.Records == 0 {
 		r.mu.Unlock()
 		return
 	}
-	r.events = newBatch(b.version)
+	r.events = newBatch(r.set.BuildInfo.Version)
 	r.mu.Unlock()
 	r.consume(b)
 }

@@ -14,7 +14,6 @@ import (
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/backpressure"
 	"github.com/orb8/orb8/internal/preflight"
@@ -126,7 +125,7 @@ func (r *syscallReceiver) open() error {
 	if r.cfg.Events.Enabled && r.logs != nil {
 		opts.Policy = r.policy()
 	}
-	r.kernel = kernelRelease()
+	r.kernel = preflight.KernelRelease()
 	r.started = time.Now()
 	r.until = r.started
 	var err error
@@ -242,7 +241,7 @@ func (r *syscallReceiver) sendCounts(start, end time.Time, lost uint64) {
 		b.addCounts(&record, r.native)
 		if b.full() {
 			r.consume(b)
-			b = newBatch(b.version)
+			b = newBatch(r.set.BuildInfo.Version)
 		}
 	}
 	r.consume(b)
@@ -250,12 +249,12 @@ func (r *syscallReceiver) sendCounts(start, end time.Time, lost uint64) {
 
 // consume hands a batch to the pipeline. What the pipeline refuses is lost, and counted.
 func (r *syscallReceiver) consume(b *batch) {
-	if r.logs == nil || b.records == 0 {
+	if r.logs == nil || b.Records == 0 {
 		return
 	}
 	ctx := r.obs.StartLogsOp(context.Background())
-	err := r.logs.ConsumeLogs(ctx, b.logs)
-	r.obs.EndLogsOp(ctx, metadata.Type.String(), b.records, err)
+	err := r.logs.ConsumeLogs(ctx, b.Logs)
+	r.obs.EndLogsOp(ctx, metadata.Type.String(), b.Records, err)
 	if err != nil {
 		r.mu.Lock()
 		r.lostCalls += b.calls
@@ -284,12 +283,4 @@ func (r *syscallReceiver) status(now time.Time) syscalls.Status {
 		Latency:               r.measuresLatency(),
 		Unavailable:           r.unavailable,
 	}
-}
-
-func kernelRelease() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
 }

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/receivertest"
 	"golang.org/x/sys/unix"
 
+	"github.com/orb8/orb8/internal/ebpfconfig"
 	"github.com/orb8/orb8/internal/preflight"
 	"github.com/orb8/orb8/internal/syscalls"
 	"github.com/orb8/orb8/receiver/ebpfsyscallreceiver/internal/engine"
@@ -159,7 +160,7 @@ func point(md pmetric.Metrics, g group, metric, call string) (value int64, ok bo
 
 func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	cfg := kernelConfig(t)
-	cfg.Interval = minInterval
+	cfg.Interval = ebpfconfig.MinInterval
 	f := NewFactory()
 	set := receivertest.NewNopSettings(metadata.Type)
 	logs, metrics := &consumertest.LogsSink{}, &consumertest.MetricsSink{}
@@ -185,7 +186,7 @@ func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	assert.Zero(t, status.LostCalls)
 	assert.EqualValues(t, 512<<10, status.RingBufferBytes)
 	assert.EqualValues(t, 1, status.Thinning)
-	assert.Equal(t, minInterval, status.Interval)
+	assert.Equal(t, ebpfconfig.MinInterval, status.Interval)
 	assert.NotEmpty(t, status.Kernel)
 	assert.False(t, status.Latency)
 	assert.Empty(t, status.Unavailable)
@@ -310,7 +311,7 @@ func TestEventsThatNobodyTakesAreNotMade(t *testing.T) {
 	g.run(t, "getppid:100,openat:100")
 	require.NoError(t, r.Shutdown(t.Context()))
 	sr := inner(r)
-	assert.Zero(t, sr.events.records)
+	assert.Zero(t, sr.events.Records)
 	calls := sr.series.cgroups[g.id].calls
 	getppid, err := syscalls.ParseCall(nativeABI(), "getppid")
 	require.NoError(t, err)
