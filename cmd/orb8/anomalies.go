@@ -147,7 +147,7 @@ func anomalyColumns(layout string, zone *time.Location) []column {
 	return []column{
 		timeColumn("TIME", layout, zone, row.when),
 		severityColumn(),
-		{title: "WORKLOAD", text: workload, flexible: true, room: containerRoom},
+		{title: "WORKLOAD", text: shortWorkload, flexible: true, room: containerRoom},
 		{title: "MESSAGE", text: shortMessage, endless: true},
 	}
 }
@@ -172,12 +172,12 @@ func wideAnomalyColumns(zone *time.Location) []column {
 		{title: "POD", text: func(r row) string { return r.anomaly.GetContainer().GetPod() }, room: 32},
 		{title: "CONTAINER", text: func(r row) string { return r.anomaly.GetContainer().GetName() }, room: 16},
 		{title: "PROCESS", text: func(r row) string { return callingProcess(r.anomaly.GetEvidence()) }, room: len("postgres[1234567]")},
-		{title: "CALLS", text: func(r row) string { return humanCount(r.anomaly.GetCalls()) }, right: true},
+		{title: "CALLS", text: anomalyCalls, right: true},
 		{title: "RATE", text: rate((*orb8v1.Anomaly).GetRate), right: true},
 		{title: "BASELINE", text: rate((*orb8v1.Anomaly).GetBaseline), right: true},
 		{title: "CGROUP", text: func(r row) string { return r.anomaly.GetContainer().GetCgroup() }, room: nameRoom},
 		{title: "CALL", text: anomalyCall, room: nameRoom},
-		{title: "MESSAGE", text: func(r row) string { return r.anomaly.GetMessage() }, endless: true},
+		{title: "MESSAGE", text: shortMessage, endless: true},
 	}
 }
 
@@ -198,6 +198,22 @@ func severityColumn() column {
 
 func workload(r row) string {
 	return cmp.Or(r.anomaly.GetWorkload(), containerName(r.anomaly.GetContainer()))
+}
+
+// shortWorkload is the name of a container where the workload is that one container, by its id.
+func shortWorkload(r row) string {
+	if id := r.anomaly.GetContainer().GetId(); id != "" && r.anomaly.GetWorkload() == id {
+		return containerName(r.anomaly.GetContainer())
+	}
+	return workload(r)
+}
+
+// anomalyCalls is nothing where one event met the rule.
+func anomalyCalls(r row) string {
+	if r.anomaly.GetCalls() == 0 {
+		return ""
+	}
+	return humanCount(r.anomaly.GetCalls())
 }
 
 // shortMessage leaves out the workload that a message begins with: it has a column of its own.

@@ -27,8 +27,8 @@ func cannedAnomalies() []*orb8v1.Anomaly {
 			Message: "nginx.service made connect 312.5 times a second, usual are 2: a burst", Calls: 1562, Rate: 312.5, Baseline: 2,
 		},
 		{
-			Time: ago(40 * time.Second), Node: "worker-1", Container: build(), Rule: "never_seen_call",
-			Severity: orb8v1.Severity_SEVERITY_INFO, Name: "socketcall", Number: 102, Abi: "i386", Message: "called socketcall", Calls: 3,
+			Time: ago(40 * time.Second), Node: "worker-1", Container: build(), Workload: build().GetId(), Rule: "never_seen_call",
+			Severity: orb8v1.Severity_SEVERITY_INFO, Name: "socketcall", Number: 102, Abi: "i386", Message: build().GetId() + " called socketcall", Calls: 3,
 		},
 	}
 }

@@ -102,7 +102,7 @@ func (p statusPrinter) network(net *orb8v1.NetworkStatus) {
 func (p statusPrinter) syscalls(s *orb8v1.SyscallStatus) {
 	p.line("calls", plural(s.GetCalls(), "system call")+" since start, "+plural(s.GetCgroups(), "cgroup")+
 		" in the last "+s.GetInterval().AsDuration().String())
-	p.lost("lost calls", s.GetLost())
+	p.lost("call loss", s.GetLost())
 	p.line("call ring", percent(s.GetRingBufferUtilization())+" of "+humanBytes(s.GetRingBufferBytes())+" used")
 	if n := s.GetThinning(); n > 1 {
 		p.styled(styleYellow, "thinned", "events "+grouped(uint64(n))+" times as sparse as configured: the ring buffer was nearly full")

@@ -79,6 +79,10 @@ func cannedCalls() []*orb8v1.SyscallEvent {
 		{
 			Time: ago(0), Node: "worker-1", Container: build(), Process: "\x1b[2J", Pid: 1, Tid: 1, Name: "socketcall", Number: 102, Abi: "i386", Sampling: 1,
 		},
+		{
+			Time: ago(0), Node: "worker-1", Container: nginx(), Process: "nginx", Pid: 99, Tid: 99, Name: "newfstatat", Number: 262, Abi: "x86_64",
+			Arguments: []*orb8v1.SyscallArgument{argument("dirfd", "3"), argument("pathname", ""), argument("flags", "AT_EMPTY_PATH")}, Sampling: 1,
+		},
 	}
 }
 

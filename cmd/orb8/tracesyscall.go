@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -74,7 +75,8 @@ func callingProcess(e *orb8v1.SyscallEvent) string {
 func callText(e *orb8v1.SyscallEvent) string {
 	arguments := make([]string, len(e.GetArguments()))
 	for i, argument := range e.GetArguments() {
-		arguments[i] = argument.GetName() + "=" + argument.GetValue()
+		// What a program passed as an empty string must not look as if something were missing.
+		arguments[i] = argument.GetName() + "=" + cmp.Or(argument.GetValue(), `""`)
 	}
 	text := callName(e.GetAbi(), e.GetName()) + "(" + strings.Join(arguments, ", ") + ")"
 	if e.GetSampling() > 1 {

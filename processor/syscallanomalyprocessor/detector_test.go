@@ -200,6 +200,12 @@ func TestSequences(t *testing.T) {
 
 	h = builtin(t)
 	h.event(cart("a"), memfd)
+	found = h.event(cart("a"), "x execveat dirfd=3 pathname= flags=AT_EMPTY_PATH")
+	require.Equal(t, fileless, rulesOf(found))
+	assert.Contains(t, found[0].Message, `execveat(dirfd=3, pathname="", flags=AT_EMPTY_PATH) 0s after memfd_create(name=a)`)
+
+	h = builtin(t)
+	h.event(cart("a"), memfd)
 	h.time = h.time.Add(time.Minute + 1)
 	assert.Empty(t, h.event(cart("a"), exec), "too late")
 

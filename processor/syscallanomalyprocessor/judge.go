@@ -1,6 +1,7 @@
 package syscallanomalyprocessor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -121,11 +122,11 @@ func (b *batch) message(r *rule, c *call, w *witness, held int64) string {
 	return s.String()
 }
 
-// show writes a call as strace does, with the names of its arguments.
+// show writes a call as strace does, with the names of its arguments, and without the quotes of what is not empty.
 func show(e *syscalls.Event) string {
 	arguments := make([]string, 0, len(e.Arguments))
 	for _, a := range e.Arguments {
-		arguments = append(arguments, a.Name+"="+a.Value)
+		arguments = append(arguments, a.Name+"="+cmp.Or(a.Value, `""`))
 	}
 	return e.Call.Name() + "(" + strings.Join(arguments, ", ") + ")"
 }
