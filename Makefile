@@ -60,7 +60,15 @@ test-kernels: ## run the receiver's tests on Debian's Linux 6.1 too, in QEMU
 
 .PHONY: cluster-build
 cluster-build: ## build the Kubernetes of the test bed into the cache; ten minutes the first time, Debian 12 only
-	go run ./testbed/cluster/cmd/cluster
+	go run ./testbed/cluster/cmd/cluster build
+
+.PHONY: cluster-up
+cluster-up: ## start a Kubernetes of one node on this machine, as root; see CONTRIBUTING.md
+	go run ./testbed/cluster/cmd/cluster up
+
+.PHONY: cluster-down
+cluster-down: ## end it and remove all of it
+	go run ./testbed/cluster/cmd/cluster down
 
 .PHONY: bench
 bench: ## run every benchmark

@@ -168,8 +168,7 @@ func (m module) ldflags() string {
 // staging is a replacement of Kubernetes' go.mod by a folder of its own repository, which is a module of its own too.
 var staging = regexp.MustCompile(`(?m)^\s*(k8s\.io/[\w-]+) => \./staging/`)
 
-// writeGoMod writes a go.mod that requires the module and nothing else: its own replacements count only where it is
-// the main module, so those by folders of its repository become versions.
+// writeGoMod writes a go.mod for the build.
 func (m module) writeGoMod(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -182,18 +181,33 @@ func (m module) writeGoMod(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	text, err := m.goMod(original)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "go.mod"), text, 0o644)
+}
+
+// goMod returns a go.mod that requires the module and nothing else. A module's own replacements count only where it is
+// the main module, so those by folders of its repository become versions.
+func (m module) goMod(original []byte) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintln(&b, "module orb8.local/build")
+	version := false
 	for line := range strings.Lines(string(original)) {
 		if strings.HasPrefix(line, "go ") || strings.HasPrefix(line, "godebug ") {
 			b.WriteString(line)
+			version = version || strings.HasPrefix(line, "go ")
 		}
+	}
+	if !version {
+		return nil, fmt.Errorf("go.mod of %s says no version of Go", m.path)
 	}
 	fmt.Fprintf(&b, "require %s %s\n", m.path, m.version)
 	for _, match := range staging.FindAllSubmatch(original, -1) {
 		fmt.Fprintf(&b, "replace %s => %s v0.%s\n", match[1], match[1], strings.TrimPrefix(m.version, "v1."))
 	}
-	return os.WriteFile(filepath.Join(dir, "go.mod"), b.Bytes(), 0o644)
+	return b.Bytes(), nil
 }
 
 // download returns where the go command keeps the module.

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +47,8 @@ type ControlPlane struct {
 	options ControlPlaneOptions
 	// etcd, etcdPeer and server are addresses (host:port).
 	etcd, etcdPeer, server string
+	// node is where everything runs; nil is where the test does.
+	node *node
 }
 
 // StartControlPlane starts a control plane on free ports of loopback. It needs no root. The test's end stops it, however
@@ -104,6 +106,9 @@ func (p *ControlPlane) RESTConfig() (*rest.Config, error) {
 		return nil, err
 	}
 	config.QPS = -1
+	if p.node != nil {
+		config.Dial = p.node.dial
+	}
 	return config, nil
 }
 
@@ -122,7 +127,22 @@ func (p *ControlPlane) Kubectl(ctx context.Context, args ...string) (*exec.Cmd, 
 	if err != nil {
 		return nil, err
 	}
-	return p.command(ctx, kubectl, append([]string{"--kubeconfig=" + p.Kubeconfig()}, args...)...)
+	args = append([]string{"--kubeconfig=" + p.Kubeconfig()}, args...)
+	if p.node != nil {
+		return p.node.networkCommand(ctx, kubectl, args...)
+	}
+	return exec.CommandContext(ctx, kubectl, args...), nil
+}
+
+// Apply makes the objects of manifests in YAML, or changes them.
+func (p *ControlPlane) Apply(ctx context.Context, manifests string) error {
+	cmd, err := p.Kubectl(ctx, "apply", "--filename=-")
+	if err != nil {
+		return err
+	}
+	cmd.Stdin = strings.NewReader(manifests)
+	_, err = output(cmd)
+	return err
 }
 
 // start starts all daemons and waits until the API server is ready.
@@ -188,8 +208,12 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--kubelet-certificate-authority=" + p.pki.path("ca.crt"), "--kubelet-preferred-address-types=InternalIP",
 		"--profiling=false", "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
 		"--cert-dir=" + filepath.Join(p.dir, "apiserver"),
+	}
+	if p.node != nil {
+		args = append(args, "--advertise-address="+host, "--enable-admission-plugins=NodeRestriction")
+	} else {
 		// It listens on loopback, which it refuses to advertise: nobody is told of it.
-		"--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none",
+		args = append(args, "--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none")
 	}
 	if !p.options.Controllers {
 		args = append(args, "--disable-admission-plugins=ServiceAccount")
@@ -251,6 +275,9 @@ func (p *ControlPlane) startDaemon(ctx context.Context, name, path string, args 
 
 // command returns a command line where the control plane runs.
 func (p *ControlPlane) command(ctx context.Context, path string, args ...string) (*exec.Cmd, error) {
+	if p.node != nil {
+		return p.node.command(ctx, path, args...)
+	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives a test that was killed
 	return cmd, nil
@@ -274,10 +301,4 @@ func (p *ControlPlane) await(ctx context.Context, daemon string, ready func(cont
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// writeConfig writes a file into the cluster's directory and returns its path.
-func (p *ControlPlane) writeConfig(name, text string) (string, error) {
-	path := filepath.Join(p.dir, name)
-	return path, os.WriteFile(path, []byte(text), 0o644)
 }

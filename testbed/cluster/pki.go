@@ -19,9 +19,6 @@ import (
 	"time"
 )
 
-// NodeName is the name of the cluster's node.
-const NodeName = "node1"
-
 // pki is the directory of a cluster's keys, certificates, tokens and kubeconfig files.
 type pki string
 
