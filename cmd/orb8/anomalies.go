@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"fmt"
 	"strconv"
@@ -59,19 +58,13 @@ func (a *app) queryAnomalies(cmd *cobra.Command, req *orb8v1.QueryAnomaliesReque
 	if output == outputWide {
 		columns = wideAnomalyColumns(a.now().Location())
 	}
-	out := bufio.NewWriter(cmd.OutOrStdout())
-	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
-		return err
-	}
-	if err := out.Flush(); err != nil {
+	if err := printRows(cmd, rows, output, columns); err != nil {
 		return err
 	}
 	w := cmd.ErrOrStderr()
 	reportCounts(w, "anomaly", "anomalies", len(rows), req, reply)
 	reportLostCalls(w, reply, "nobody knows whether one was an anomaly")
-	if n := reply.GetLost().GetEvents(); n > 0 {
-		notice(w, "lost %s in this range: the ring buffer was full; anomalies may be missing", plural(n, "event"))
-	}
+	reportLostEvents(w, reply, "anomalies may be missing")
 	reportGaps(w, "anomalies", req, reply)
 	return nil
 }

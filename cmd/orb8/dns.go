@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"strings"
 
@@ -59,18 +58,12 @@ func (a *app) queryDNS(cmd *cobra.Command, req *orb8v1.QueryDnsRequest, output s
 	if output == outputWide {
 		columns = wideLookupColumns(a.now().Location())
 	}
-	out := bufio.NewWriter(cmd.OutOrStdout())
-	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
-		return err
-	}
-	if err := out.Flush(); err != nil {
+	if err := printRows(cmd, rows, output, columns); err != nil {
 		return err
 	}
 	w := cmd.ErrOrStderr()
 	reportCount(w, "lookup", len(rows), req, reply)
-	if n := reply.GetLost().GetEvents(); n > 0 {
-		notice(w, "lost %s in this range: the ring buffer was full; lookups may be missing", plural(n, "event"))
-	}
+	reportLostEvents(w, reply, "lookups may be missing")
 	reportGaps(w, "lookups", req, reply)
 	return nil
 }

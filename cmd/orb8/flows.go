@@ -98,15 +98,11 @@ func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, outp
 	for i, f := range reply.GetFlows() {
 		rows[i] = flowRow(f)
 	}
-	out := bufio.NewWriter(cmd.OutOrStdout())
 	columns := flowColumns(rows, a.now())
 	if output == outputWide {
 		columns = wideColumns(a.now().Location())
 	}
-	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
-		return err
-	}
-	if err := out.Flush(); err != nil {
+	if err := printRows(cmd, rows, output, columns); err != nil {
 		return err
 	}
 	w := cmd.ErrOrStderr()
@@ -114,11 +110,18 @@ func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, outp
 	if lost := reply.GetLost(); lost.GetPackets() > 0 || lost.GetBytes() > 0 {
 		notice(w, "lost %s (%s) in this range: they are in no flow", plural(lost.GetPackets(), "packet"), humanBytes(lost.GetBytes()))
 	}
-	if n := reply.GetLost().GetEvents(); n > 0 {
-		notice(w, "lost %s in this range: the ring buffer was full; the flows' counts are not affected", plural(n, "event"))
-	}
+	reportLostEvents(w, reply, "the flows' counts are not affected")
 	reportGaps(w, "flows", req, reply)
 	return nil
+}
+
+// printRows prints the rows of an answer; columns are those of the table, wide or not.
+func printRows(cmd *cobra.Command, rows []row, output string, columns []column) error {
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
+		return err
+	}
+	return out.Flush()
 }
 
 // writeRows writes the rows of an answer; columns are those of the table, wide or not.

@@ -93,6 +93,20 @@ func reportCounts(w io.Writer, noun, nouns string, rows int, req rangeRequest, r
 	}
 }
 
+// reportLostEvents says how many events nobody took from the ring buffer in time.
+func reportLostEvents(w io.Writer, reply rangeReply, consequence string) {
+	if n := reply.GetLost().GetEvents(); n > 0 {
+		notice(w, "lost %s in this range: the ring buffer was full; %s", plural(n, "event"), consequence)
+	}
+}
+
+// reportLostCalls says how many calls no row has.
+func reportLostCalls(w io.Writer, reply rangeReply, consequence string) {
+	if n := reply.GetLost().GetCalls(); n > 0 {
+		notice(w, "lost %s in this range: %s", plural(n, "call"), consequence)
+	}
+}
+
 // reportGaps says of which times and nodes rows are missing.
 func reportGaps(w io.Writer, rows string, req rangeRequest, reply rangeReply) {
 	if n := reply.GetLost().GetEvictedRecords(); n > 0 {

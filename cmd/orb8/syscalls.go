@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 
@@ -63,11 +61,7 @@ func (a *app) querySyscalls(cmd *cobra.Command, req *orb8v1.QuerySyscallsRequest
 	if output == outputWide {
 		columns = wideSyscallColumns(a.now().Location())
 	}
-	out := bufio.NewWriter(cmd.OutOrStdout())
-	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
-		return err
-	}
-	if err := out.Flush(); err != nil {
+	if err := printRows(cmd, rows, output, columns); err != nil {
 		return err
 	}
 	w := cmd.ErrOrStderr()
@@ -75,13 +69,6 @@ func (a *app) querySyscalls(cmd *cobra.Command, req *orb8v1.QuerySyscallsRequest
 	reportLostCalls(w, reply, "they are in no row")
 	reportGaps(w, "system calls", req, reply)
 	return nil
-}
-
-// reportLostCalls says how many calls no row has.
-func reportLostCalls(w io.Writer, reply rangeReply, consequence string) {
-	if n := reply.GetLost().GetCalls(); n > 0 {
-		notice(w, "lost %s in this range: %s", plural(n, "call"), consequence)
-	}
 }
 
 // addSyscallFlags gives a command the flags that choose system calls. It returns the filter that they fill.

@@ -17,17 +17,7 @@ import (
 )
 
 func (s *service) QueryDns(ctx context.Context, req *connect.Request[orb8v1.QueryDnsRequest]) (*connect.Response[orb8v1.QueryDnsResponse], error) {
-	query, err := parseLookupQuery(req.Msg, s.maxRows)
-	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, err)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
-	defer cancel()
-	result, err := s.store.QueryLookups(ctx, query)
-	if err != nil {
-		return nil, s.failure(ctx, err)
-	}
-	return connect.NewResponse(lookupsResponse(&result)), nil
+	return answer(ctx, s, req, parseLookupQuery, s.store.QueryLookups, lookupsResponse)
 }
 
 // parseLookupQuery checks a request. Errors name the field and its value.
@@ -48,8 +38,8 @@ func parseLookupSelection(field string, filters []*orb8v1.DnsFilter) (storage.Lo
 	for _, f := range filters {
 		values += 1 + filterValues(f.GetFlow()) + len(f.GetNames()) + len(f.GetTypes()) + len(f.GetRcodes())
 	}
-	if values > maxFilterValues {
-		return nil, fmt.Errorf("%s: %d filters and values are too many; use at most %d", field, values, maxFilterValues)
+	if err := checkFilterValues(field, values); err != nil {
+		return nil, err
 	}
 	return parseAll(field, filters, parseLookupFilter)
 }

@@ -114,11 +114,10 @@ func parseTime(field string, t *timestamppb.Timestamp) (time.Time, error) {
 func parseSelection(allow, deny []*orb8v1.FlowFilter) (storage.Selection, error) {
 	values := 0
 	for _, f := range slices.Concat(allow, deny) {
-		// A filter that is set to nothing still costs a comparison.
 		values += 1 + filterValues(f)
 	}
-	if values > maxFilterValues {
-		return storage.Selection{}, fmt.Errorf("allow and deny: %d filters and values are too many; use at most %d", values, maxFilterValues)
+	if err := checkFilterValues("allow and deny", values); err != nil {
+		return storage.Selection{}, err
 	}
 	var s storage.Selection
 	var err error
@@ -129,6 +128,14 @@ func parseSelection(allow, deny []*orb8v1.FlowFilter) (storage.Selection, error)
 		return storage.Selection{}, err
 	}
 	return s, nil
+}
+
+// checkFilterValues bounds what one list of filters makes of a record; a filter that is set to nothing still costs one.
+func checkFilterValues(field string, values int) error {
+	if values > maxFilterValues {
+		return fmt.Errorf("%s: %d filters and values are too many; use at most %d", field, values, maxFilterValues)
+	}
+	return nil
 }
 
 func filterValues(f *orb8v1.FlowFilter) int {

@@ -29,17 +29,25 @@ type service struct {
 var _ orb8v1connect.OrbitServiceHandler = (*service)(nil)
 
 func (s *service) QueryFlows(ctx context.Context, req *connect.Request[orb8v1.QueryFlowsRequest]) (*connect.Response[orb8v1.QueryFlowsResponse], error) {
-	query, err := parseQuery(req.Msg, s.maxRows)
+	return answer(ctx, s, req, parseQuery, s.store.QueryFlows, flowsResponse)
+}
+
+// answer is what all queries have in common: parse checks the request, ask asks the store for as long as an answer may take, and
+// reply makes a message of it.
+func answer[Request, Query, Result, Reply any](ctx context.Context, s *service, req *connect.Request[Request],
+	parse func(req *Request, maxRows int) (Query, error), ask func(context.Context, Query) (Result, error), reply func(*Result) *Reply,
+) (*connect.Response[Reply], error) {
+	query, err := parse(req.Msg, s.maxRows)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
 	defer cancel()
-	result, err := s.store.QueryFlows(ctx, query)
+	result, err := ask(ctx, query)
 	if err != nil {
 		return nil, s.failure(ctx, err)
 	}
-	return connect.NewResponse(flowsResponse(&result)), nil
+	return connect.NewResponse(reply(&result)), nil
 }
 
 func (s *service) GetStatus(ctx context.Context, _ *connect.Request[orb8v1.GetStatusRequest]) (*connect.Response[orb8v1.GetStatusResponse], error) {

@@ -19,17 +19,7 @@ import (
 )
 
 func (s *service) QuerySyscalls(ctx context.Context, req *connect.Request[orb8v1.QuerySyscallsRequest]) (*connect.Response[orb8v1.QuerySyscallsResponse], error) {
-	query, err := parseSyscallQuery(req.Msg, s.maxRows)
-	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, err)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
-	defer cancel()
-	result, err := s.store.QuerySyscalls(ctx, query)
-	if err != nil {
-		return nil, s.failure(ctx, err)
-	}
-	return connect.NewResponse(syscallsResponse(&result)), nil
+	return answer(ctx, s, req, parseSyscallQuery, s.store.QuerySyscalls, syscallsResponse)
 }
 
 // parseSyscallQuery checks a request. Errors name the field and its value.
@@ -55,14 +45,6 @@ func parseSyscallFilters(field string, filters []*orb8v1.SyscallFilter) ([]stora
 		return nil, err
 	}
 	return parseAll(field, filters, parseSyscallFilter)
-}
-
-// checkFilterValues bounds what one list of filters makes of a record; a filter that is set to nothing still costs one.
-func checkFilterValues(field string, values int) error {
-	if values > maxFilterValues {
-		return fmt.Errorf("%s: %d filters and values are too many; use at most %d", field, values, maxFilterValues)
-	}
-	return nil
 }
 
 func syscallFilterValues(f *orb8v1.SyscallFilter) int {
@@ -163,17 +145,7 @@ func syscallEventMessage(e *syscalls.Event) *orb8v1.SyscallEvent {
 }
 
 func (s *service) QueryAnomalies(ctx context.Context, req *connect.Request[orb8v1.QueryAnomaliesRequest]) (*connect.Response[orb8v1.QueryAnomaliesResponse], error) {
-	query, err := parseAnomalyQuery(req.Msg, s.maxRows)
-	if err != nil {
-		return nil, connect.NewError(connect.CodeInvalidArgument, err)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
-	defer cancel()
-	result, err := s.store.QueryAnomalies(ctx, query)
-	if err != nil {
-		return nil, s.failure(ctx, err)
-	}
-	return connect.NewResponse(anomaliesResponse(&result)), nil
+	return answer(ctx, s, req, parseAnomalyQuery, s.store.QueryAnomalies, anomaliesResponse)
 }
 
 // parseAnomalyQuery checks a request. Errors name the field and its value.
