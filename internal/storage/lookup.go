@@ -20,11 +20,8 @@ type LookupQuery struct {
 type LookupResult struct {
 	// Lookups are ordered newest first, of the same instant last arrival first.
 	Lookups []flow.Lookup
-	// Matched, Lost, Oldest and MissingNodes are as in FlowResult. Any lost event may have been a part of a lookup.
-	Matched      int
-	Lost         Loss
-	Oldest       time.Time
-	MissingNodes []string
+	// Any lost event may have been a part of a lookup.
+	Coverage
 }
 
 // LookupSelection matches a lookup that matches any of its filters; any lookup, when there is none.

@@ -78,16 +78,21 @@ type FlowResult struct {
 	// everything else is that of the newest record that has it, identities and Ended of the newest of all. Rows are ordered
 	// newest End first, then newest Start, node, source and destination, so that equal stores give equal answers.
 	Flows []Flow
-	// Matched is how many flows matched. More than len(Flows) means that Limit cut the answer: the oldest rows are
-	// missing.
+	Coverage
+}
+
+// Coverage is what an answer says of itself.
+type Coverage struct {
+	// Matched is how many rows matched. More than there are means that Limit cut the answer: the last in its order are missing.
 	Matched int
 	// Lost is everything that may be missing from the range, over all nodes: a loss whose time is known only to lie
 	// between two reports counts when any instant between them is in the range. It is never understated.
 	Lost Loss
 	// Oldest is the oldest instant that the store still covers.
 	Oldest time.Time
-	// MissingNodes are the nodes, by name, whose last status of their flows is older than three of their intervals, at Until
-	// or now, whichever is first. A node whose flows are not reported for longer than the retention is forgotten.
+	// MissingNodes are the nodes, by name, whose last status (of their flows, or of their system calls, where these were asked
+	// for) is older than three of their intervals, at Until or now, whichever is first. A node that does not report for longer
+	// than the retention is forgotten.
 	MissingNodes []string
 }
 

@@ -22,11 +22,7 @@ type SyscallQuery struct {
 type SyscallResult struct {
 	// Syscalls are ordered most calls first, then by node, container and name, so that equal stores give equal answers.
 	Syscalls []Syscall
-	// Matched, Oldest and MissingNodes are as in FlowResult, of the nodes that count system calls. Lost has Calls and Events.
-	Matched      int
-	Lost         Loss
-	Oldest       time.Time
-	MissingNodes []string
+	Coverage
 }
 
 // Syscall is a row: how often the processes of one container, or of one cgroup that is none, made one call.
@@ -56,11 +52,8 @@ type AnomalyQuery struct {
 type AnomalyResult struct {
 	// Anomalies are ordered newest first, of the same instant last arrival first.
 	Anomalies []syscalls.Anomaly
-	// As in SyscallResult. Any lost call or event may have been an anomaly.
-	Matched      int
-	Lost         Loss
-	Oldest       time.Time
-	MissingNodes []string
+	// Any lost call or event may have been an anomaly.
+	Coverage
 }
 
 // SyscallSelection matches a call that matches any filter of Allow (any call, when Allow is empty) and none of Deny.

@@ -69,6 +69,10 @@ func (c *anomalyChunk) seal() {
 	c.rows, c.arguments = slices.Clone(c.rows), slices.Clone(c.arguments)
 }
 
+func (c *anomalyChunk) view() *anomalyView {
+	return &anomalyView{words: c.words, rows: c.rows, arguments: c.arguments}
+}
+
 func (c *anomalyChunk) append(n *syscalls.Anomaly, now int64) {
 	at := n.Time.UnixNano()
 	c.note(at, at, now)
@@ -108,19 +112,7 @@ func (v *anomalyView) anomaly(i uint32) syscalls.Anomaly {
 }
 
 // WriteAnomalies appends anomalies.
-func (s *Store) WriteAnomalies(anomalies []syscalls.Anomaly) {
-	now := s.settings.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range anomalies {
-		head := s.anomalies.head()
-		before := head.size()
-		head.append(&anomalies[i], now.UnixNano())
-		s.anomalies.wrote(head.size() - before)
-	}
-	s.expire(now)
-	s.evict()
-}
+func (s *Store) WriteAnomalies(anomalies []syscalls.Anomaly) { write(s, &s.anomalies, anomalies) }
 
 // QueryAnomalies answers a query; see storage.Reader.
 func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) (storage.AnomalyResult, error) {
@@ -131,7 +123,7 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	result, views := s.noteAnomalies(now, since, until)
+	coverage, views := note(s, &s.anomalies, now, since, until, (*node).callReports, (*anomalyChunk).view)
 	var all []syscalls.Anomaly
 	for _, v := range views {
 		if err := ctx.Err(); err != nil {
@@ -148,24 +140,9 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 	}
 	slices.Reverse(all)
 	slices.SortStableFunc(all, func(a, b syscalls.Anomaly) int { return cmp.Compare(b.Time.UnixNano(), a.Time.UnixNano()) })
-	result.Matched = len(all)
+	coverage.Matched = len(all)
 	if query.Limit > 0 {
 		all = all[:min(query.Limit, len(all))]
 	}
-	result.Anomalies = all
-	return result, nil
-}
-
-// noteAnomalies is to QueryAnomalies what note is to QueryFlows.
-func (s *Store) noteAnomalies(now time.Time, since, until int64) (storage.AnomalyResult, []*anomalyView) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	result := storage.AnomalyResult{Oldest: s.oldest(now, s.anomalies.covered)}
-	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).callReports)
-	result.Lost = result.Lost.Add(s.anomalies.evictions.in(since, until))
-	var views []*anomalyView
-	for _, c := range s.anomalies.in(since, until) {
-		views = append(views, &anomalyView{words: c.words, rows: c.rows, arguments: c.arguments})
-	}
-	return result, views
+	return storage.AnomalyResult{Anomalies: all, Coverage: coverage}, nil
 }

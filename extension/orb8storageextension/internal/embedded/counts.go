@@ -178,16 +178,4 @@ func (r *countsReader) next(v *countsView, sumOf func(call uint64) *callSum) {
 }
 
 // WriteSyscalls appends counts.
-func (s *Store) WriteSyscalls(counts []syscalls.Counts) {
-	now := s.settings.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range counts {
-		head := s.counts.head()
-		before := head.size()
-		head.append(&counts[i], now.UnixNano())
-		s.counts.wrote(head.size() - before)
-	}
-	s.expire(now)
-	s.evict()
-}
+func (s *Store) WriteSyscalls(counts []syscalls.Counts) { write(s, &s.counts, counts) }

@@ -158,7 +158,7 @@ func (s *Store) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	result, views := s.noteCounts(now, since, until)
+	coverage, views := note(s, &s.counts, now, since, until, (*node).callReports, (*countsChunk).view)
 	a := newCallAggregation(since, until)
 	for _, v := range views {
 		// A chunk takes a few milliseconds.
@@ -167,20 +167,7 @@ func (s *Store) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (
 		}
 		a.add(v)
 	}
+	result := storage.SyscallResult{Coverage: coverage}
 	result.Syscalls, result.Matched = a.answer(&query)
 	return result, nil
-}
-
-// noteCounts is to QuerySyscalls what note is to QueryFlows.
-func (s *Store) noteCounts(now time.Time, since, until int64) (storage.SyscallResult, []*countsView) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	result := storage.SyscallResult{Oldest: s.oldest(now, s.counts.covered)}
-	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).callReports)
-	result.Lost = result.Lost.Add(s.counts.evictions.in(since, until))
-	var views []*countsView
-	for _, c := range s.counts.in(since, until) {
-		views = append(views, c.view())
-	}
-	return result, views
 }

@@ -56,6 +56,8 @@ func newLookupChunk() *lookupChunk {
 func (c *lookupChunk) full() bool   { return len(c.rows) == lookupChunkRows }
 func (c *lookupChunk) size() uint64 { return c.bytes + lookupChunkRows*lookupRowBytes }
 
+func (c *lookupChunk) view() *lookupView { return &lookupView{words: c.words, rows: c.rows} }
+
 func (c *lookupChunk) append(l *flow.Lookup, now int64) {
 	at := l.Time.UnixNano()
 	c.note(at, at, now)
@@ -130,19 +132,7 @@ func splitAnswers(s string) []flow.Answer {
 }
 
 // WriteLookups appends lookups.
-func (s *Store) WriteLookups(lookups []flow.Lookup) {
-	now := s.settings.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range lookups {
-		head := s.lookups.head()
-		before := head.size()
-		head.append(&lookups[i], now.UnixNano())
-		s.lookups.wrote(head.size() - before)
-	}
-	s.expire(now)
-	s.evict()
-}
+func (s *Store) WriteLookups(lookups []flow.Lookup) { write(s, &s.lookups, lookups) }
 
 // QueryLookups answers a query; see storage.Reader.
 func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (storage.LookupResult, error) {
@@ -153,7 +143,7 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	result, views := s.noteLookups(now, since, until)
+	coverage, views := note(s, &s.lookups, now, since, until, (*node).flowReports, (*lookupChunk).view)
 
 	// found is where a matching lookup is.
 	type found struct {
@@ -179,29 +169,15 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 			all = append(all, found{v.rows[i].time, v, uint32(i)})
 		}
 	}
-	result.Matched = len(all)
+	coverage.Matched = len(all)
 	slices.Reverse(all)
 	slices.SortStableFunc(all, func(a, b found) int { return cmp.Compare(b.time, a.time) })
 	if query.Limit > 0 {
 		all = all[:min(query.Limit, len(all))]
 	}
-	result.Lookups = make([]flow.Lookup, len(all))
+	result := storage.LookupResult{Lookups: make([]flow.Lookup, len(all)), Coverage: coverage}
 	for i, f := range all {
 		result.Lookups[i] = f.view.lookup(f.row)
 	}
 	return result, nil
-}
-
-// noteLookups is to QueryLookups what note is to QueryFlows.
-func (s *Store) noteLookups(now time.Time, since, until int64) (storage.LookupResult, []*lookupView) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	result := storage.LookupResult{Oldest: s.oldest(now, s.lookups.covered)}
-	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).flowReports)
-	result.Lost = result.Lost.Add(s.lookups.evictions.in(since, until))
-	var views []*lookupView
-	for _, c := range s.lookups.in(since, until) {
-		views = append(views, &lookupView{words: c.words, rows: c.rows})
-	}
-	return result, views
 }

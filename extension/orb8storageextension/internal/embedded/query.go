@@ -19,7 +19,7 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	result, views := s.note(now, since, until)
+	coverage, views := note(s, &s.flows, now, since, until, (*node).flowReports, (*chunk).view)
 
 	a := newAggregation(since, until)
 	for i := range views {
@@ -30,6 +30,7 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 		a.add(&views[i])
 	}
 	a.join()
+	result := storage.FlowResult{Coverage: coverage}
 	result.Flows, result.Matched = a.answer(&query)
 	return result, nil
 }
@@ -67,20 +68,20 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// note takes the views of a range, and all else that a query needs to know of the store. It is the only part of a
-// query that holds the lock.
-func (s *Store) note(now time.Time, since, until int64) (storage.FlowResult, []view) {
+// note takes the views of a history's segments in a range, and what the answer says of itself but for Matched. of are the reports
+// of the nodes whose rows these are. It is the only part of a query that holds the lock.
+func note[S segment, V any](s *Store, h *history[S], now time.Time, since, until int64, of func(*node) *reports, view func(S) V) (storage.Coverage, []V) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	result := storage.FlowResult{Oldest: s.oldest(now, s.flows.covered)}
-	result.Lost, result.MissingNodes = s.gaps(now, since, until, (*node).flowReports)
-	result.Lost = result.Lost.Add(s.flows.evictions.in(since, until))
-	chunks := s.flows.in(since, until)
-	views := make([]view, len(chunks))
-	for i, c := range chunks {
-		views[i] = c.view()
+	c := storage.Coverage{Oldest: s.oldest(now, h.covered)}
+	c.Lost, c.MissingNodes = s.gaps(now, since, until, of)
+	c.Lost = c.Lost.Add(h.evictions.in(since, until))
+	segments := h.in(since, until)
+	views := make([]V, len(segments))
+	for i, segment := range segments {
+		views[i] = view(segment)
 	}
-	return result, views
+	return c, views
 }
 
 // gaps returns what the nodes lost in a range, and which of them should have reported and did not. of tells which reports of a

@@ -58,15 +58,21 @@ func New(settings Settings) *Store {
 }
 
 // WriteFlows appends records.
-func (s *Store) WriteFlows(records []flow.Record) {
+func (s *Store) WriteFlows(records []flow.Record) { write(s, &s.flows, records) }
+
+// write appends rows to a history.
+func write[T any, S interface {
+	segment
+	append(row *T, now int64)
+}](s *Store, to *history[S], rows []T) {
 	now := s.settings.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range records {
-		head := s.flows.head()
+	for i := range rows {
+		head := to.head()
 		before := head.size()
-		head.append(&records[i], now.UnixNano())
-		s.flows.wrote(head.size() - before)
+		head.append(&rows[i], now.UnixNano())
+		to.wrote(head.size() - before)
 	}
 	s.expire(now)
 	s.evict()
