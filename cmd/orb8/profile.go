@@ -33,6 +33,9 @@ func setupCalls() []string {
 // setupEnds is the last of setupCalls that every runtime makes: with it the container has its own root.
 const setupEnds = "pivot_root"
 
+// unevenIntervals is by how much an interval may be longer than the next.
+const unevenIntervals = 3
+
 // observed is what was seen of the chosen containers.
 type observed struct {
 	start, end time.Time
@@ -44,9 +47,10 @@ type observed struct {
 type place struct{ node, container, cgroup string }
 
 type observedContainer struct {
-	// start is that of the first interval in which it made any call.
-	start time.Time
-	lost  uint64
+	// start is that of the first interval in which it made any call. firstEnd is that interval's end or, where every call of it was
+	// made again, a later one's.
+	start, firstEnd time.Time
+	lost            uint64
 	// setUp is the end of the interval in which the runtime had set it up; zero where that was not seen.
 	setUp time.Time
 }
@@ -63,11 +67,13 @@ func observe(calls []*orb8v1.Syscall) *observed {
 		start, end := s.GetStart().AsTime(), s.GetEnd().AsTime()
 		c := o.containers[placeOf(s)]
 		if c == nil {
-			c = &observedContainer{start: start, lost: s.GetLost()}
+			c = &observedContainer{start: start, firstEnd: end, lost: s.GetLost()}
 			o.containers[placeOf(s)] = c
 		}
 		if start.Before(c.start) {
-			c.start = start
+			c.start, c.firstEnd = start, end
+		} else if start.Equal(c.start) && end.Before(c.firstEnd) {
+			c.firstEnd = end
 		}
 		if o.start.IsZero() || start.Before(o.start) {
 			o.start = start
@@ -80,9 +86,10 @@ func observe(calls []*orb8v1.Syscall) *observed {
 		if s.GetName() != setupEnds {
 			continue
 		}
-		// The set-up may lie in two intervals; what comes later is a call of the program's own.
+		// The set-up may lie in two intervals; what comes later is a call of the program's own. Intervals differ in length, on a
+		// busy node by much.
 		c, start, end := o.containers[placeOf(s)], s.GetStart().AsTime(), s.GetEnd().AsTime()
-		if !start.After(c.start.Add(end.Sub(start))) {
+		if !start.After(c.firstEnd) && !start.After(c.start.Add(unevenIntervals*end.Sub(start))) {
 			c.setUp = end
 		}
 	}

@@ -78,17 +78,23 @@ func TestSeccompSetup(t *testing.T) {
 		"the program mounts too":             append(started(), made(cart(), "mount", 165, 0, 60)),
 		"another container's program mounts": append(started(), made(build(), "mount", 165, 0, 5)),
 		"it was set up in two intervals":     {made(cart(), "brk", 12, 0, 5), made(cart(), "mount", 165, 0, 10), made(cart(), "pivot_root", 155, 5, 10), made(cart(), "mount", 165, 10, 15)},
-		"it pivots long after":               {made(cart(), "brk", 12, 0, 60), made(cart(), "pivot_root", 155, 50, 55), made(cart(), "mount", 165, 50, 55)},
+		"it pivots in its third interval": {
+			made(cart(), "brk", 12, 0, 5), made(cart(), "mount", 165, 0, 15), made(cart(), "read", 0, 5, 10), made(cart(), "pivot_root", 155, 10, 15),
+		},
+		"it pivots long after": {made(cart(), "brk", 12, 0, 60), made(cart(), "pivot_root", 155, 50, 55), made(cart(), "mount", 165, 50, 55)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			names, _, _, _ := seccomp(t, rows)
 			assert.Contains(t, names, "mount")
 		})
 	}
-	names, _, _, _ = seccomp(t, []*orb8v1.Syscall{
-		made(cart(), "brk", 12, 0, 5), made(cart(), "mount", 165, 0, 10), made(cart(), "pivot_root", 155, 5, 10), made(cart(), "read", 0, 10, 60),
-	})
-	assert.NotContains(t, names, "mount", "set-up in two intervals is set-up")
+	for _, firstEnd := range []int{3, 5, 7} {
+		names, _, _, _ = seccomp(t, []*orb8v1.Syscall{
+			made(cart(), "mount", 165, 0, 10), made(cart(), "brk", 12, 0, firstEnd), made(cart(), "pivot_root", 155, firstEnd, 10),
+			made(cart(), "read", 0, 10, 60),
+		})
+		assert.NotContains(t, names, "mount", "set-up in two intervals is set-up, also where they are %d and %d s long", firstEnd, 10-firstEnd)
+	}
 }
 
 func TestSeccompArchitectures(t *testing.T) {
