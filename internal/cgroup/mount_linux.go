@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,7 @@ var errNoMount = errors.New("no cgroup v2 hierarchy is mounted; run: mount --mkd
 	"or give a container the host's /sys/fs/cgroup")
 
 // FindMount checks that path is in a cgroup v2 hierarchy. If path is empty it looks for a mount of one in
-// /proc/self/mountinfo, and prefers one that shows all of the hierarchy. It fails if there is none.
+// /proc/self/mountinfo, and prefers the one that shows most of the hierarchy. It fails if there is none.
 func FindMount(path string) (Mount, error) {
 	if path != "" {
 		return inspect(path)
@@ -66,10 +67,14 @@ func inspect(path string) (Mount, error) {
 	return Mount{Path: path, Partial: st.Ino != rootInode}, nil
 }
 
-// cgroup2Mounts returns the mount points of type cgroup2 in a text of the format of /proc/PID/mountinfo; see
-// proc_pid_mountinfo(5).
+// cgroup2Mounts returns the mount points of type cgroup2 in a text of the format of /proc/PID/mountinfo, those first that show
+// more of the hierarchy; see proc_pid_mountinfo(5).
 func cgroup2Mounts(mountinfo string) []string {
-	var paths []string
+	type shown struct {
+		path  string
+		depth int
+	}
+	var mounts []shown
 	for line := range strings.Lines(mountinfo) {
 		// A hyphen ends the optional fields, of which there are any number after the first six.
 		mount, fs, ok := strings.Cut(line, " - ")
@@ -77,9 +82,29 @@ func cgroup2Mounts(mountinfo string) []string {
 		if !ok || len(fields) < 6 || !strings.HasPrefix(fs, "cgroup2 ") {
 			continue
 		}
-		paths = append(paths, unescape(fields[4]))
+		mounts = append(mounts, shown{unescape(fields[4]), depth(fields[3])})
+	}
+	slices.SortStableFunc(mounts, func(a, b shown) int { return a.depth - b.depth })
+	var paths []string
+	for _, m := range mounts {
+		paths = append(paths, m.path)
 	}
 	return paths
+}
+
+// depth tells how far below the root of this process's cgroup namespace the root of a mount is. It is negative above: "/../.."
+// is what the kernel writes of a mount that a container was given from outside.
+func depth(root string) (n int) {
+	for _, name := range strings.Split(root, "/") {
+		switch name {
+		case "":
+		case "..":
+			n--
+		default:
+			n++
+		}
+	}
+	return n
 }
 
 // unescape undoes how the kernel writes space, tab, newline and backslash: as a backslash and three octal digits.

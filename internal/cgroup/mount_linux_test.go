@@ -19,8 +19,9 @@ func TestCgroup2Mounts(t *testing.T) {
 		{file: "unified", want: []string{"/sys/fs/cgroup"}},
 		{file: "hybrid", want: []string{"/sys/fs/cgroup/unified"}},
 		{file: "legacy"},
-		{file: "container", want: []string{"/sys/fs/cgroup", "/host/sys/fs/cgroup"}},
-		{file: "odd", want: []string{"/mnt/a b\tc\nd\\e", "/mnt/no/optional/fields", `/mnt/\9`}},
+		{file: "container", want: []string{"/host/sys/fs/cgroup", "/sys/fs/cgroup"}},
+		{file: "nested", want: []string{"/host/sys/fs/cgroup", "/sys/fs/cgroup"}},
+		{file: "odd", want: []string{"/mnt/no/optional/fields", `/mnt/\9`, "/mnt/a b\tc\nd\\e"}},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			b, err := os.ReadFile(filepath.Join("testdata", "mountinfo", tt.file))
@@ -83,7 +84,7 @@ func TestFindMount(t *testing.T) {
 }
 
 func FuzzCgroup2Mounts(f *testing.F) {
-	for _, file := range []string{"unified", "hybrid", "legacy", "container", "odd"} {
+	for _, file := range []string{"unified", "hybrid", "legacy", "container", "nested", "odd"} {
 		b, err := os.ReadFile(filepath.Join("testdata", "mountinfo", file))
 		require.NoError(f, err)
 		f.Add(string(b))
