@@ -29,6 +29,19 @@ const (
 	AttrUnit        = "orb8.systemd.unit"
 )
 
+// Attributes of the resource, and after PrefixSource or PrefixDestination of a flow's ends, that Kubernetes knows.
+const (
+	AttrZone        = "cloud.availability_zone"
+	AttrImage       = "container.image.name"
+	AttrService     = "k8s.service.name"
+	AttrDeployment  = "k8s.deployment.name"
+	AttrReplicaSet  = "k8s.replicaset.name"
+	AttrStatefulSet = "k8s.statefulset.name"
+	AttrDaemonSet   = "k8s.daemonset.name"
+	AttrJob         = "k8s.job.name"
+	AttrCronJob     = "k8s.cronjob.name"
+)
+
 // Attributes of flow records and events.
 const (
 	AttrSourceAddress      = "source.address"

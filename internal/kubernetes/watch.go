@@ -42,8 +42,8 @@ func NewWatcher(c *Cache, onHealth func(error), onRestart func(objects string)) 
 type Scope struct {
 	// Node is the name of the only node whose pods are watched; empty: all nodes', and Services and EndpointSlices too.
 	Node string
-	// NoPods leaves the pods to somebody else.
-	NoPods bool
+	// Kubelet, if there is one, is asked for the pods instead of the API server.
+	Kubelet *Kubelet
 }
 
 // Run watches until the context ends.
@@ -51,8 +51,13 @@ func (w *Watcher) Run(ctx context.Context, client kubernetes.Interface, scope Sc
 	// What there is to say, onHealth says once; the library says it every time.
 	ctx = klog.NewContext(ctx, logr.Discard())
 	sources := w.sources(client, scope)
-	w.cache.expect(len(sources))
 	var running sync.WaitGroup
+	if scope.Kubelet == nil {
+		w.cache.expect(len(sources))
+	} else {
+		w.cache.expect(len(sources) + 1)
+		running.Go(func() { scope.Kubelet.follow(ctx, w) })
+	}
 	for _, s := range sources {
 		running.Go(func() { s.reflector.RunWithContext(ctx) })
 	}
@@ -73,7 +78,7 @@ func (w *Watcher) sources(client kubernetes.Interface, scope Scope) []*source {
 			trim: nodeFrom, set: c.setNode, remove: c.deleteNode, replace: c.replaceNodes,
 		}),
 	}
-	if !scope.NoPods {
+	if scope.Kubelet == nil {
 		sources = append(sources, newSource(w, client, "pods", &corev1.Pod{}, core.Pods(metav1.NamespaceAll), onNode, sink[*corev1.Pod, *Pod]{
 			trim: podFrom, set: c.setPod, remove: c.deletePod, replace: c.replacePods,
 		}))

@@ -9,9 +9,6 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
-	"go.opentelemetry.io/collector/pdata/plog"
-	"go.opentelemetry.io/collector/pdata/pmetric"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/processor"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -37,8 +34,10 @@ type enricher struct {
 	startOnce, stopOnce sync.Once
 	startErr, stopErr   error
 	node                string
-	// resolver is nil where there is no cgroup v2 hierarchy.
+	// resolver is nil where there is no cgroup v2 hierarchy, and on a gateway.
 	resolver *cgroup.Resolver
+	// pods is nil where Kubernetes is not configured.
+	pods *pods
 }
 
 func newEnricher(set processor.Settings, cfg *Config) (*enricher, error) {
@@ -58,6 +57,9 @@ func newEnricher(set processor.Settings, cfg *Config) (*enricher, error) {
 	for o, name := range []string{resolved: "resolved", unresolved: "unresolved", otherNode: "other_node"} {
 		e.outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", name)))
 	}
+	if k := cfg.Kubernetes.Get(); k != nil {
+		e.pods = newPods(k, set, telemetry, e)
+	}
 	return e, nil
 }
 
@@ -74,6 +76,18 @@ func (e *enricher) open(host component.Host) error {
 			return fmt.Errorf("node_name: is empty, and so is the host name: %w", err)
 		}
 	}
+	if e.pods != nil {
+		if err := e.pods.start(host, e.node); err != nil {
+			return err
+		}
+	}
+	if e.cfg.Gateway {
+		return nil
+	}
+	return e.openCgroups(host)
+}
+
+func (e *enricher) openCgroups(host component.Host) error {
 	mount, err := e.findMount(e.cfg.CgroupPath)
 	if err != nil && e.cfg.CgroupPath != "" {
 		return fmt.Errorf("cgroup_path: %w", err)
@@ -99,48 +113,13 @@ func (e *enricher) open(host component.Host) error {
 
 func (e *enricher) shutdown() error {
 	e.stopOnce.Do(func() {
+		if e.pods != nil {
+			e.pods.shutdown()
+		}
 		e.telemetry.Shutdown()
 		if e.resolver != nil {
 			e.stopErr = e.resolver.Close()
 		}
 	})
 	return e.stopErr
-}
-
-func (e *enricher) logs(ctx context.Context, ld plog.Logs) (plog.Logs, error) {
-	var n tally
-	for _, rl := range ld.ResourceLogs().All() {
-		if !e.resource(rl.Resource().Attributes(), &n) {
-			continue
-		}
-		for _, sl := range rl.ScopeLogs().All() {
-			for _, lr := range sl.LogRecords().All() {
-				e.identify(lr.Attributes(), &e.source, &n)
-				e.identify(lr.Attributes(), &e.destination, &n)
-			}
-		}
-	}
-	e.report(ctx, &n)
-	return ld, nil
-}
-
-func (e *enricher) metrics(ctx context.Context, md pmetric.Metrics) (pmetric.Metrics, error) {
-	var n tally
-	for _, rm := range md.ResourceMetrics().All() {
-		e.resource(rm.Resource().Attributes(), &n)
-	}
-	e.report(ctx, &n)
-	return md, nil
-}
-
-func (e *enricher) traces(ctx context.Context, td ptrace.Traces) (ptrace.Traces, error) {
-	var n tally
-	for _, rs := range td.ResourceSpans().All() {
-		attrs := rs.Resource().Attributes()
-		if e.resource(attrs, &n) {
-			nameService(attrs)
-		}
-	}
-	e.report(ctx, &n)
-	return td, nil
 }

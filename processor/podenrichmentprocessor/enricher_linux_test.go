@@ -123,7 +123,7 @@ func TestSpansOfAnotherNodeAreLeftAlone(t *testing.T) {
 	td := ptrace.NewTraces()
 	raw := map[string]any{"k8s.node.name": "node-2", "orb8.cgroup.id": int64(7), "orb8.systemd.unit": "nginx.service", "service.name": "worker"}
 	require.NoError(t, td.ResourceSpans().AppendEmpty().Resource().Attributes().FromRaw(raw))
-	got, err := e.traces(t.Context(), td)
+	got, err := e.traces(t.Context(), td, nil)
 	require.NoError(t, err)
 	assert.Equal(t, raw, got.ResourceSpans().At(0).Resource().Attributes().AsRaw())
 }
@@ -180,7 +180,7 @@ func TestStartWithoutCgroupsPassesDataOn(t *testing.T) {
 
 	ld := plog.NewLogs()
 	ld.ResourceLogs().AppendEmpty().Resource().Attributes().PutInt("orb8.cgroup.id", 7)
-	got, err := e.logs(t.Context(), ld)
+	got, err := e.logs(t.Context(), ld, nil)
 	require.NoError(t, err)
 	assert.Equal(t, map[string]any{"k8s.node.name": "node-1", "orb8.cgroup.id": int64(7)},
 		got.ResourceLogs().At(0).Resource().Attributes().AsRaw())

@@ -6,6 +6,9 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/collector/processor"
 	"go.opentelemetry.io/collector/processor/processorhelper"
 
@@ -33,7 +36,10 @@ func (f *factory) createLogs(ctx context.Context, set processor.Settings, cfg co
 	if err != nil {
 		return nil, err
 	}
-	return processorhelper.NewLogs(ctx, set, cfg, next, e.logs, f.options(e)...)
+	q := e.pods.logsQueue(next)
+	return processorhelper.NewLogs(ctx, set, cfg, next, func(ctx context.Context, data plog.Logs) (plog.Logs, error) {
+		return e.logs(ctx, data, q)
+	}, f.options(e)...)
 }
 
 func (f *factory) createMetrics(ctx context.Context, set processor.Settings, cfg component.Config, next consumer.Metrics) (processor.Metrics, error) {
@@ -41,7 +47,10 @@ func (f *factory) createMetrics(ctx context.Context, set processor.Settings, cfg
 	if err != nil {
 		return nil, err
 	}
-	return processorhelper.NewMetrics(ctx, set, cfg, next, e.metrics, f.options(e)...)
+	q := e.pods.metricsQueue(next)
+	return processorhelper.NewMetrics(ctx, set, cfg, next, func(ctx context.Context, data pmetric.Metrics) (pmetric.Metrics, error) {
+		return e.metrics(ctx, data, q)
+	}, f.options(e)...)
 }
 
 func (f *factory) createTraces(ctx context.Context, set processor.Settings, cfg component.Config, next consumer.Traces) (processor.Traces, error) {
@@ -49,7 +58,10 @@ func (f *factory) createTraces(ctx context.Context, set processor.Settings, cfg 
 	if err != nil {
 		return nil, err
 	}
-	return processorhelper.NewTraces(ctx, set, cfg, next, e.traces, f.options(e)...)
+	q := e.pods.tracesQueue(next)
+	return processorhelper.NewTraces(ctx, set, cfg, next, func(ctx context.Context, data ptrace.Traces) (ptrace.Traces, error) {
+		return e.traces(ctx, data, q)
+	}, f.options(e)...)
 }
 
 func (f *factory) options(e *enricher) []processorhelper.Option {

@@ -23,26 +23,12 @@ const (
 // tally counts the lookups of one batch.
 type tally [numOutcomes]int64
 
-// attributeNames are the names of an identity's attributes; written out, as joining them costs an allocation each.
-type attributeNames struct {
-	cgroupID, cgroupPath, containerID, runtime, podUID, qosClass, unit string
-}
-
-func namesAfter(prefix string) attributeNames {
-	return attributeNames{
-		cgroupID:    prefix + flow.AttrCgroupID,
-		cgroupPath:  prefix + flow.AttrCgroupPath,
-		containerID: prefix + flow.AttrContainerID,
-		runtime:     prefix + flow.AttrRuntime,
-		podUID:      prefix + flow.AttrPodUID,
-		qosClass:    prefix + flow.AttrPodQOSClass,
-		unit:        prefix + flow.AttrUnit,
-	}
-}
-
 // resource gives a resource the name of this node unless it has one, and the identity of its cgroup. It returns false
 // if the resource is another node's: there the ids belong to other cgroups.
 func (e *enricher) resource(attrs pcommon.Map, n *tally) bool {
+	if e.cfg.Gateway {
+		return false
+	}
 	node, ok := attrs.Get(flow.AttrNodeName)
 	if !ok {
 		attrs.PutStr(flow.AttrNodeName, e.node)
@@ -78,11 +64,20 @@ func (e *enricher) identify(attrs pcommon.Map, names *attributeNames, n *tally) 
 	putAbsent(attrs, names.unit, identity.Unit)
 }
 
-// nameService names the service of a connection's span by its systemd service. Until then it is named by its process, and a
-// service may have many. A scope is no service: it holds whatever a login started. Other spans name their own.
+// nameService names the service of a connection's span by its workload in Kubernetes, or by its systemd service. Until then
+// it is named by its process, and a service may have many. A scope is no service: it holds whatever a login started. Other
+// spans name their own.
 func nameService(attrs pcommon.Map) {
 	if _, ours := attrs.Get(flow.AttrCgroupID); !ours {
 		return
+	}
+	for _, workload := range []string{
+		flow.AttrDeployment, flow.AttrReplicaSet, flow.AttrStatefulSet, flow.AttrDaemonSet, flow.AttrCronJob, flow.AttrJob, flow.AttrPod,
+	} {
+		if name := str(attrs, workload); name != "" {
+			attrs.PutStr(flow.AttrServiceName, name)
+			return
+		}
 	}
 	if unit, ok := attrs.Get(flow.AttrUnit); ok {
 		if name, isService := strings.CutSuffix(unit.Str(), ".service"); isService {

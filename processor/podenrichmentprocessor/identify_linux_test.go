@@ -154,14 +154,14 @@ func TestResource(t *testing.T) {
 		t.Run("logs/"+tt.name, func(t *testing.T) {
 			ld := plog.NewLogs()
 			require.NoError(t, ld.ResourceLogs().AppendEmpty().Resource().Attributes().FromRaw(tt.attrs))
-			got, err := n.logs(t.Context(), ld)
+			got, err := n.logs(t.Context(), ld, nil)
 			require.NoError(t, err)
 			assert.Equal(t, tt.want, got.ResourceLogs().At(0).Resource().Attributes().AsRaw())
 		})
 		t.Run("metrics/"+tt.name, func(t *testing.T) {
 			md := pmetric.NewMetrics()
 			require.NoError(t, md.ResourceMetrics().AppendEmpty().Resource().Attributes().FromRaw(tt.attrs))
-			got, err := n.metrics(t.Context(), md)
+			got, err := n.metrics(t.Context(), md, nil)
 			require.NoError(t, err)
 			assert.Equal(t, tt.want, got.ResourceMetrics().At(0).Resource().Attributes().AsRaw())
 		})
@@ -188,7 +188,7 @@ func TestPeer(t *testing.T) {
 	theirs := map[string]any{"source.orb8.cgroup.id": container}
 	require.NoError(t, other.ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Attributes().FromRaw(theirs))
 
-	_, err := n.logs(t.Context(), ld)
+	_, err := n.logs(t.Context(), ld, nil)
 	require.NoError(t, err)
 	for i, want := range []map[string]any{
 		{
@@ -247,7 +247,7 @@ func BenchmarkLogs(b *testing.B) {
 		for _, rl := range in.ResourceLogs().All() {
 			rl.Resource().Attributes().RemoveIf(func(name string, _ pcommon.Value) bool { return name != "orb8.cgroup.id" })
 		}
-		if _, err := n.logs(b.Context(), in); err != nil {
+		if _, err := n.logs(b.Context(), in, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

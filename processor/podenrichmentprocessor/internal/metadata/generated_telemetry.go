@@ -28,8 +28,15 @@ type TelemetryBuilder struct {
 	meter                         metric.Meter
 	mu                            sync.Mutex
 	registrations                 []metric.Registration
+	ProcessorPodEnrichmentCached  metric.Int64ObservableGauge
 	ProcessorPodEnrichmentCgroups metric.Int64ObservableGauge
+	ProcessorPodEnrichmentLetGo   metric.Int64Counter
 	ProcessorPodEnrichmentLookups metric.Int64Counter
+	ProcessorPodEnrichmentOutage  metric.Float64ObservableGauge
+	ProcessorPodEnrichmentRefused metric.Int64Counter
+	ProcessorPodEnrichmentUnnamed metric.Int64Counter
+	ProcessorPodEnrichmentWaiting metric.Int64ObservableGauge
+	ProcessorPodEnrichmentWatches metric.Int64Counter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -41,6 +48,21 @@ type telemetryBuilderOptionFunc func(mb *TelemetryBuilder)
 
 func (tbof telemetryBuilderOptionFunc) apply(mb *TelemetryBuilder) {
 	tbof(mb)
+}
+
+// RegisterProcessorPodEnrichmentCachedCallback sets callback for observable ProcessorPodEnrichmentCached metric.
+func (builder *TelemetryBuilder) RegisterProcessorPodEnrichmentCachedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ProcessorPodEnrichmentCached, obs: o})
+		return nil
+	}, builder.ProcessorPodEnrichmentCached)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
 }
 
 // RegisterProcessorPodEnrichmentCgroupsCallback sets callback for observable ProcessorPodEnrichmentCgroups metric.
@@ -58,6 +80,36 @@ func (builder *TelemetryBuilder) RegisterProcessorPodEnrichmentCgroupsCallback(c
 	return nil
 }
 
+// RegisterProcessorPodEnrichmentOutageCallback sets callback for observable ProcessorPodEnrichmentOutage metric.
+func (builder *TelemetryBuilder) RegisterProcessorPodEnrichmentOutageCallback(cb metric.Float64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerFloat64{inst: builder.ProcessorPodEnrichmentOutage, obs: o})
+		return nil
+	}, builder.ProcessorPodEnrichmentOutage)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterProcessorPodEnrichmentWaitingCallback sets callback for observable ProcessorPodEnrichmentWaiting metric.
+func (builder *TelemetryBuilder) RegisterProcessorPodEnrichmentWaitingCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ProcessorPodEnrichmentWaiting, obs: o})
+		return nil
+	}, builder.ProcessorPodEnrichmentWaiting)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 type observerInt64 struct {
 	embedded.Int64Observer
 	inst metric.Int64Observable
@@ -66,6 +118,16 @@ type observerInt64 struct {
 
 func (oi *observerInt64) Observe(value int64, opts ...metric.ObserveOption) {
 	oi.obs.ObserveInt64(oi.inst, value, opts...)
+}
+
+type observerFloat64 struct {
+	embedded.Float64Observer
+	inst metric.Float64Observable
+	obs  metric.Observer
+}
+
+func (oi *observerFloat64) Observe(value float64, opts ...metric.ObserveOption) {
+	oi.obs.ObserveFloat64(oi.inst, value, opts...)
 }
 
 // Shutdown unregister all registered callbacks for async instruments.
@@ -86,16 +148,58 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.ProcessorPodEnrichmentCached, err = builder.meter.Int64ObservableGauge(
+		"otelcol_processor_pod_enrichment_cached",
+		metric.WithDescription("What is known of Kubernetes, deleted pods that are remembered included. [Development]"),
+		metric.WithUnit("{object}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ProcessorPodEnrichmentCgroups, err = builder.meter.Int64ObservableGauge(
 		"otelcol_processor_pod_enrichment_cgroups",
 		metric.WithDescription("Cgroups that are known, removed ones that are remembered included. [Development]"),
 		metric.WithUnit("{cgroup}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.ProcessorPodEnrichmentLetGo, err = builder.meter.Int64Counter(
+		"otelcol_processor_pod_enrichment_let_go",
+		metric.WithDescription("Records, data points and spans that went on without all names, as they could not be held any longer. [Development]"),
+		metric.WithUnit("{record}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ProcessorPodEnrichmentLookups, err = builder.meter.Int64Counter(
 		"otelcol_processor_pod_enrichment_lookups",
 		metric.WithDescription("Cgroup ids of resources and of the peers of flows that were looked up. [Development]"),
 		metric.WithUnit("{lookup}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ProcessorPodEnrichmentOutage, err = builder.meter.Float64ObservableGauge(
+		"otelcol_processor_pod_enrichment_outage",
+		metric.WithDescription("For how long the Kubernetes API has been away; 0 while it is there. [Development]"),
+		metric.WithUnit("s"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ProcessorPodEnrichmentRefused, err = builder.meter.Int64Counter(
+		"otelcol_processor_pod_enrichment_refused",
+		metric.WithDescription("Records, data points and spans that were held, and that the next component then refused. They are lost. [Development]"),
+		metric.WithUnit("{record}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ProcessorPodEnrichmentUnnamed, err = builder.meter.Int64Counter(
+		"otelcol_processor_pod_enrichment_unnamed",
+		metric.WithDescription("Resources and ends of flows that belong to a pod and have no name of it. [Development]"),
+		metric.WithUnit("{end}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ProcessorPodEnrichmentWaiting, err = builder.meter.Int64ObservableGauge(
+		"otelcol_processor_pod_enrichment_waiting",
+		metric.WithDescription("Records, data points and spans that are held until their pod is known. [Development]"),
+		metric.WithUnit("{record}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ProcessorPodEnrichmentWatches, err = builder.meter.Int64Counter(
+		"otelcol_processor_pod_enrichment_watches",
+		metric.WithDescription("Watches that were begun at the API server, and requests to the kubelet. [Development]"),
+		metric.WithUnit("{watch}"),
 	)
 	errs = errors.Join(errs, err)
 	return &builder, errs
