@@ -56,3 +56,20 @@ func (c Clock) Wall(ns int64) time.Time { return time.Unix(0, ns+c.Offset).UTC()
 
 // Monotonic is the inverse of Wall.
 func (c Clock) Monotonic(t time.Time) int64 { return t.UnixNano() - c.Offset }
+
+// readEvery is how far events may go on before the clock is read anew.
+const readEvery = time.Second
+
+// Follower is the clock of what is told one by one: it reads the relation once in a second of it. Its zero value is ready.
+type Follower struct {
+	clock Clock
+	until int64
+}
+
+// At returns the clock for what was at ns of CLOCK_MONOTONIC.
+func (f *Follower) At(ns int64) Clock {
+	if ns >= f.until {
+		f.clock, f.until = f.clock.Read(), ns+int64(readEvery)
+	}
+	return f.clock
+}

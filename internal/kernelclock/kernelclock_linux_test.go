@@ -48,3 +48,16 @@ func TestClockStaysUnlessWallTimeIsSet(t *testing.T) {
 		assert.Equal(t, first, first.Read())
 	}
 }
+
+func TestFollower(t *testing.T) {
+	var f Follower
+	now := Now()
+	first := f.At(now)
+	assert.WithinDuration(t, time.Now(), first.Wall(Now()), time.Second)
+
+	wrong := Clock{Offset: first.Offset - int64(time.Hour)}
+	f.clock = wrong
+	assert.Equal(t, wrong, f.At(now+int64(readEvery)-1), "not yet")
+	assert.Equal(t, wrong, f.At(now-int64(time.Minute)), "what is told late is no reason")
+	assert.InDelta(t, first.Offset, f.At(now+int64(readEvery)).Offset, float64(time.Second), "wall time was set")
+}

@@ -3,21 +3,21 @@ package ebpfnetworkreceiver
 import (
 	"cmp"
 	"fmt"
-	"time"
 
 	"go.opentelemetry.io/collector/component/componentstatus"
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/kernelclock"
 	"github.com/orb8/orb8/receiver/ebpfnetworkreceiver/internal/engine"
 )
 
 // events takes what comes through the ring buffer, one by one. It is of the goroutine of readEvents alone.
 type events struct {
-	receiver   *networkReceiver
-	recorder   recorder
-	echoes     *echoes // nil in cgroup mode, where no packet is seen twice at one endpoint
-	clockUntil uint64
+	receiver *networkReceiver
+	recorder recorder
+	echoes   *echoes // nil in cgroup mode, where no packet is seen twice at one endpoint
+	clock    kernelclock.Follower
 }
 
 func (r *networkReceiver) newEvents() *events {
@@ -64,9 +64,7 @@ func (ev *events) report(e *network.NetworkEvent, kind flow.EventKind) {
 	if !ev.isNews(e) || kind == flow.EventNew && !ev.receiver.newcomers.isNew(&key, e) {
 		return
 	}
-	if e.Flow.FirstNs >= ev.clockUntil {
-		ev.recorder.clock, ev.clockUntil = ev.recorder.clock.Read(), e.Flow.FirstNs+uint64(time.Second)
-	}
+	ev.recorder.clock = ev.clock.At(int64(e.Flow.FirstNs))
 	ev.receiver.addPacket(&ev.recorder, e, kind)
 }
 

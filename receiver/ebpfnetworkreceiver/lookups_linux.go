@@ -40,8 +40,9 @@ type lookupSeries struct {
 }
 
 func newLookupCounter(timeout time.Duration) *lookupCounter {
+	var clock kernelclock.Follower
 	return &lookupCounter{
-		watcher: dns.New(timeout, func(ns int64) time.Time { return kernelclock.Read().Wall(ns) }),
+		watcher: dns.New(timeout, func(ns int64) time.Time { return clock.At(ns).Wall(ns) }),
 		series:  map[lookupSeriesKey]*lookupSeries{},
 	}
 }

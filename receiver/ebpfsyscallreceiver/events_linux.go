@@ -3,7 +3,6 @@ package ebpfsyscallreceiver
 import (
 	"bytes"
 	"fmt"
-	"time"
 
 	"go.opentelemetry.io/collector/component/componentstatus"
 
@@ -17,9 +16,7 @@ import (
 // recorder turns what the kernel saw into events. It is of the goroutine of readEvents alone.
 type recorder struct {
 	decoder *arguments.Decoder
-	clock   kernelclock.Clock
-	// clockUntil is when the clock is to be read anew, as wall time may be set.
-	clockUntil uint64
+	clock   kernelclock.Follower
 }
 
 func (r *syscallReceiver) readEvents() {
@@ -31,14 +28,11 @@ func (r *syscallReceiver) readEvents() {
 }
 
 func (c *recorder) event(e *engine.Event) syscalls.Event {
-	if e.Time >= c.clockUntil {
-		c.clock, c.clockUntil = c.clock.Read(), e.Time+uint64(time.Second)
-	}
 	memory := arguments.Memory{
 		Bytes: e.Text, OK: e.State == engine.TextWhole || e.State == engine.TextCut, Cut: e.State == engine.TextCut,
 	}
 	return syscalls.Event{
-		Time:      c.clock.Wall(int64(e.Time)),
+		Time:      c.clock.At(int64(e.Time)).Wall(int64(e.Time)),
 		Identity:  flow.Identity{CgroupID: e.CgroupID, PID: e.PID, Process: string(bytes.ToValidUTF8(e.Comm, []byte("\ufffd")))},
 		TID:       e.TID,
 		Call:      e.Call,

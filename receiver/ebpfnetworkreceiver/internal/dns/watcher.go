@@ -93,7 +93,8 @@ type timedStream struct {
 	last int64
 }
 
-// New returns a watcher that gives queries up after timeout. Wall turns CLOCK_MONOTONIC into wall time.
+// New returns a watcher that gives queries up after timeout. Wall turns CLOCK_MONOTONIC into wall time; it is
+// called by one goroutine at a time.
 func New(timeout time.Duration, wall func(ns int64) time.Time) *Watcher {
 	// They fail only for a size that is not positive.
 	pending, _ := simplelru.NewLRU[exchange, *query](maxPending, nil)
