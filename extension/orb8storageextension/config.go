@@ -10,24 +10,45 @@ import (
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/embedded"
 )
 
-const minRetention = time.Minute
+const (
+	minRetention = time.Minute
+	minHeadAge   = time.Second
+)
 
 // Config of the storage extension.
 type Config struct {
-	// Embedded is the store in the collector's memory.
+	// Embedded is the store in the collector.
 	Embedded EmbeddedConfig `mapstructure:"embedded"`
 }
 
-// EmbeddedConfig bounds the embedded store: whichever bound is met first holds.
+// EmbeddedConfig says where the embedded store keeps records, and bounds it: whichever bound is met first holds.
 type EmbeddedConfig struct {
+	// Directory is where records are kept; empty is in memory alone, until the collector stops.
+	Directory string `mapstructure:"directory"`
 	// Retention is how long a record is kept, at least 1m.
 	Retention time.Duration `mapstructure:"retention"`
-	// MaxBytes is the memory that records may take, at least 4 MiB. Queries take more while they run.
+	// MaxBytes is what records may take, at least 4 MiB: of the disk, or of memory where there is no directory. Queries take more
+	// while they run.
 	MaxBytes int64 `mapstructure:"max_bytes"`
+	// Head is what of a directory's records is in memory.
+	Head HeadConfig `mapstructure:"head"`
+	// FsyncInterval is how often what was acknowledged is made to outlive the machine; 0 is before it is acknowledged. It outlives
+	// the collector in any case.
+	FsyncInterval time.Duration `mapstructure:"fsync_interval"`
+}
+
+// HeadConfig bounds the records that are not in a file yet.
+type HeadConfig struct {
+	// MaxBytes is the memory that they take, at most twice over, at least 1 MiB.
+	MaxBytes int64 `mapstructure:"max_bytes"`
+	// MaxAge is how long a record is there at most, at least 1s.
+	MaxAge time.Duration `mapstructure:"max_age"`
 }
 
 func createDefaultConfig() component.Config {
-	return &Config{Embedded: EmbeddedConfig{Retention: time.Hour, MaxBytes: 64 << 20}}
+	return &Config{Embedded: EmbeddedConfig{
+		Retention: time.Hour, MaxBytes: 64 << 20, Head: HeadConfig{MaxBytes: 16 << 20, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
+	}}
 }
 
 // Validate names the key that is out of its bounds, its value and the bounds.
@@ -38,6 +59,21 @@ func (c *EmbeddedConfig) Validate() error {
 	}
 	if c.MaxBytes < embedded.MinBytes {
 		errs = errors.Join(errs, fmt.Errorf("max_bytes: %d is too small; use %d or more", c.MaxBytes, embedded.MinBytes))
+	}
+	if c.FsyncInterval < 0 {
+		errs = errors.Join(errs, fmt.Errorf("fsync_interval: %s is negative; use 0 to sync every write", c.FsyncInterval))
+	}
+	return errs
+}
+
+// Validate is as that of EmbeddedConfig.
+func (c *HeadConfig) Validate() error {
+	var errs error
+	if c.MaxBytes < embedded.MinHeadBytes {
+		errs = errors.Join(errs, fmt.Errorf("max_bytes: %d is too small; use %d or more", c.MaxBytes, embedded.MinHeadBytes))
+	}
+	if c.MaxAge < minHeadAge {
+		errs = errors.Join(errs, fmt.Errorf("max_age: %s is too short; use %s or more", c.MaxAge, minHeadAge))
 	}
 	return errs
 }

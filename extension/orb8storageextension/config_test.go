@@ -21,11 +21,17 @@ func TestConfig(t *testing.T) {
 		// err is what the message must hold.
 		err []string
 	}{
-		{id: "", want: &Config{Embedded: EmbeddedConfig{Retention: time.Hour, MaxBytes: 67108864}}},
-		{id: "all", want: &Config{Embedded: EmbeddedConfig{Retention: 30 * time.Minute, MaxBytes: 8388608}}},
+		{id: "", want: &Config{Embedded: EmbeddedConfig{
+			Retention: time.Hour, MaxBytes: 67108864, Head: HeadConfig{MaxBytes: 16777216, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
+		}}},
+		{id: "all", want: &Config{Embedded: EmbeddedConfig{
+			Directory: "/var/lib/orb8/store", Retention: 30 * time.Minute, MaxBytes: 8388608,
+			Head: HeadConfig{MaxBytes: 1048576, MaxAge: time.Second},
+		}}},
 		{id: "short", err: []string{"embedded: retention: 59s is too short; use 1m0s or more"}},
 		{id: "small", err: []string{"embedded: max_bytes: 1000 is too small; use 4194304 or more"}},
-		{id: "negative", err: []string{"retention: -1h0m0s is too short", "max_bytes: -1 is too small"}},
+		{id: "negative", err: []string{"retention: -1h0m0s is too short", "max_bytes: -1 is too small", "fsync_interval: -1s is negative"}},
+		{id: "head", err: []string{"head: max_bytes: 1000 is too small; use 1048576 or more", "max_age: 10ms is too short; use 1s or more"}},
 	}
 	conf, err := confmaptest.LoadConf(filepath.Join("testdata", "config.yaml"))
 	require.NoError(t, err)

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/otel/metric"
+	"go.uber.org/zap"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/embedded"
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/feed"
@@ -34,6 +36,7 @@ func Get(host component.Host, id component.ID) (storage.Store, error) {
 type storageExtension struct {
 	settings  component.TelemetrySettings
 	telemetry *metadata.TelemetryBuilder
+	config    *EmbeddedConfig
 	backend   *embedded.Store
 	feed      feed.Feed
 }
@@ -41,18 +44,46 @@ type storageExtension struct {
 var _ storage.Store = (*storageExtension)(nil)
 
 func newStorageExtension(settings component.TelemetrySettings, cfg *Config) *storageExtension {
-	return &storageExtension{
-		settings: settings,
-		backend: embedded.New(embedded.Settings{
-			Retention: cfg.Embedded.Retention,
-			MaxBytes:  uint64(cfg.Embedded.MaxBytes),
-			Now:       time.Now,
-		}),
+	e := &storageExtension{settings: settings, config: &cfg.Embedded}
+	if e.config.Directory == "" {
+		e.backend = embedded.New(e.bounds())
 	}
+	return e
 }
 
-// Start makes the store's state observable. The store itself needs no start.
-func (e *storageExtension) Start(context.Context, component.Host) error {
+func (e *storageExtension) bounds() embedded.Settings {
+	return embedded.Settings{Retention: e.config.Retention, MaxBytes: uint64(e.config.MaxBytes), Now: time.Now}
+}
+
+// Start opens the store where it has a directory, and makes its state observable.
+func (e *storageExtension) Start(_ context.Context, host component.Host) error {
+	if e.config.Directory != "" {
+		settings := e.bounds()
+		settings.Disk = &embedded.DiskSettings{
+			Directory: e.config.Directory, HeadBytes: uint64(e.config.Head.MaxBytes), HeadAge: e.config.Head.MaxAge,
+			FsyncInterval: e.config.FsyncInterval, Logger: e.settings.Logger,
+			Report: func(err error) { e.report(host, err) },
+		}
+		var err error
+		if e.backend, err = embedded.Open(settings); err != nil {
+			return err
+		}
+	}
+	return e.observe()
+}
+
+// report makes the component's status tell that nothing can be stored, or can again. Queries are answered all the while.
+func (e *storageExtension) report(host component.Host, err error) {
+	if err == nil {
+		e.settings.Logger.Info("The store takes records again")
+		componentstatus.ReportStatus(host, componentstatus.NewEvent(componentstatus.StatusOK))
+		return
+	}
+	e.settings.Logger.Error("The store takes no records until it can write to its directory", zap.Error(err))
+	componentstatus.ReportStatus(host, componentstatus.NewRecoverableErrorEvent(err))
+}
+
+func (e *storageExtension) observe() error {
 	telemetry, err := metadata.NewTelemetryBuilder(e.settings)
 	if err != nil {
 		return fmt.Errorf("cannot create the metrics of the store: %w", err)
@@ -76,19 +107,26 @@ func (e *storageExtension) Shutdown(context.Context) error {
 	if e.telemetry != nil {
 		e.telemetry.Shutdown()
 	}
-	return nil
+	if e.backend == nil {
+		return nil
+	}
+	return e.backend.Close()
 }
 
-func (e *storageExtension) WriteFlows(_ context.Context, records []flow.Record) error {
-	e.backend.WriteFlows(records)
-	e.feed.PublishFlows(records)
-	return nil
+func (e *storageExtension) WriteFlows(ctx context.Context, records []flow.Record) error {
+	fresh, err := e.backend.WriteFlows(ctx, records)
+	if fresh {
+		e.feed.PublishFlows(records)
+	}
+	return err
 }
 
-func (e *storageExtension) WriteLookups(_ context.Context, lookups []flow.Lookup) error {
-	e.backend.WriteLookups(lookups)
-	e.feed.PublishLookups(lookups)
-	return nil
+func (e *storageExtension) WriteLookups(ctx context.Context, lookups []flow.Lookup) error {
+	fresh, err := e.backend.WriteLookups(ctx, lookups)
+	if fresh {
+		e.feed.PublishLookups(lookups)
+	}
+	return err
 }
 
 func (e *storageExtension) WriteEvents(_ context.Context, events []flow.Event) error {
@@ -96,14 +134,13 @@ func (e *storageExtension) WriteEvents(_ context.Context, events []flow.Event) e
 	return nil
 }
 
-func (e *storageExtension) WriteStatus(_ context.Context, status flow.NetworkStatus) error {
-	e.backend.WriteStatus(status)
-	return nil
+func (e *storageExtension) WriteStatus(ctx context.Context, status flow.NetworkStatus) error {
+	return e.backend.WriteStatus(ctx, status)
 }
 
-func (e *storageExtension) WriteSyscalls(_ context.Context, counts []syscalls.Counts) error {
-	e.backend.WriteSyscalls(counts)
-	return nil
+func (e *storageExtension) WriteSyscalls(ctx context.Context, counts []syscalls.Counts) error {
+	_, err := e.backend.WriteSyscalls(ctx, counts)
+	return err
 }
 
 func (e *storageExtension) WriteSyscallEvents(_ context.Context, events []syscalls.Event) error {
@@ -111,15 +148,16 @@ func (e *storageExtension) WriteSyscallEvents(_ context.Context, events []syscal
 	return nil
 }
 
-func (e *storageExtension) WriteAnomalies(_ context.Context, anomalies []syscalls.Anomaly) error {
-	e.backend.WriteAnomalies(anomalies)
-	e.feed.PublishAnomalies(anomalies)
-	return nil
+func (e *storageExtension) WriteAnomalies(ctx context.Context, anomalies []syscalls.Anomaly) error {
+	fresh, err := e.backend.WriteAnomalies(ctx, anomalies)
+	if fresh {
+		e.feed.PublishAnomalies(anomalies)
+	}
+	return err
 }
 
-func (e *storageExtension) WriteSyscallStatus(_ context.Context, status syscalls.Status) error {
-	e.backend.WriteSyscallStatus(status)
-	return nil
+func (e *storageExtension) WriteSyscallStatus(ctx context.Context, status syscalls.Status) error {
+	return e.backend.WriteSyscallStatus(ctx, status)
 }
 
 func (e *storageExtension) QueryFlows(ctx context.Context, query storage.FlowQuery) (storage.FlowResult, error) {

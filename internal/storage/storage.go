@@ -21,7 +21,8 @@ type Store interface {
 type Writer interface {
 	// WriteFlows stores flow records, in any order of time, and hands each to the subscribers as a FLOW event, or an
 	// END event when the flow has ended. A record is visible to readers when WriteFlows returns. On error an unknown
-	// part of the records was stored: a retry may count them twice.
+	// part of the records was stored. A store that outlives its process stores what comes again once, if it comes in the same
+	// batches; else a retry may count it twice.
 	WriteFlows(ctx context.Context, records []flow.Record) error
 	// WriteLookups stores DNS lookups and hands each to the subscribers as a DNS event, with the guarantees of WriteFlows.
 	WriteLookups(ctx context.Context, lookups []flow.Lookup) error
@@ -111,7 +112,7 @@ type Loss struct {
 	// Calls and Events are syscalls.Status' LostCalls and LostEvents, where it is system calls that were asked for.
 	Packets, Bytes, Events, Calls uint64
 	// EvictedRecords are records of the kind that was asked for which were dropped before their retention had passed, to
-	// bound memory.
+	// bound the store, or because they could not be read any more.
 	EvictedRecords uint64
 }
 
@@ -152,7 +153,7 @@ type StoreStatus struct {
 	Backend string
 	// Records are flow records, lookups, counts of a container's system calls in an interval, and anomalies.
 	Records uint64
-	// Bytes is the memory that the records take, MaxBytes its bound.
+	// Bytes is what the records take, of memory or of a disk, MaxBytes its bound.
 	Bytes, MaxBytes uint64
 	Oldest          time.Time
 	// EvictedRecords is the sum of Loss.EvictedRecords of all kinds since the store started.

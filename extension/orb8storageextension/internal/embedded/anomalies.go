@@ -7,6 +7,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/journal"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -58,6 +60,10 @@ type anomalyChunk struct {
 
 func newAnomalyChunk() *anomalyChunk { return &anomalyChunk{run: newRun()} }
 
+func (c *anomalyChunk) view() *anomalyView {
+	return &anomalyView{words: c.words, rows: c.rows, arguments: c.arguments}
+}
+
 func (c *anomalyChunk) full() bool { return len(c.rows) == anomalyChunkRows }
 
 func (c *anomalyChunk) size() uint64 {
@@ -67,10 +73,6 @@ func (c *anomalyChunk) size() uint64 {
 func (c *anomalyChunk) seal() {
 	c.dictionary.seal()
 	c.rows, c.arguments = slices.Clone(c.rows), slices.Clone(c.arguments)
-}
-
-func (c *anomalyChunk) view() *anomalyView {
-	return &anomalyView{words: c.words, rows: c.rows, arguments: c.arguments}
 }
 
 func (c *anomalyChunk) append(n *syscalls.Anomaly, now int64) {
@@ -111,8 +113,10 @@ func (v *anomalyView) anomaly(i uint32) syscalls.Anomaly {
 	return n
 }
 
-// WriteAnomalies appends anomalies.
-func (s *Store) WriteAnomalies(anomalies []syscalls.Anomaly) { write(s, &s.anomalies, anomalies) }
+// WriteAnomalies is WriteFlows of anomalies.
+func (s *Store) WriteAnomalies(ctx context.Context, anomalies []syscalls.Anomaly) (fresh bool, err error) {
+	return s.write(ctx, &journal.Batch{Kind: journal.Anomalies, Anomalies: anomalies})
+}
 
 // QueryAnomalies answers a query; see storage.Reader.
 func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) (storage.AnomalyResult, error) {
@@ -123,12 +127,10 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	coverage, views := note(s, &s.anomalies, now, since, until, (*node).callReports, (*anomalyChunk).view)
+	coverage, files, views := note(s, &s.anomalies, now, since, until, (*node).callReports, (*anomalyChunk).view)
+	defer free(files)
 	var all []syscalls.Anomaly
-	for _, v := range views {
-		if err := ctx.Err(); err != nil {
-			return storage.AnomalyResult{}, err
-		}
+	use := func(v *anomalyView) {
 		for i := range v.rows {
 			if at := v.rows[i].time; at < since || at >= until {
 				continue
@@ -137,6 +139,19 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 				all = append(all, n)
 			}
 		}
+	}
+	lost, err := s.readBlocks(ctx, "anomalies", files, func(f *block.File) error {
+		return readAnomalies(f, since, until, checked(ctx, func(c *anomalyChunk) { use(c.view()) }))
+	})
+	if err != nil {
+		return storage.AnomalyResult{}, err
+	}
+	coverage.Lost = coverage.Lost.Add(lost)
+	for _, v := range views {
+		if err := ctx.Err(); err != nil {
+			return storage.AnomalyResult{}, err
+		}
+		use(v)
 	}
 	slices.Reverse(all)
 	slices.SortStableFunc(all, func(a, b syscalls.Anomaly) int { return cmp.Compare(b.Time.UnixNano(), a.Time.UnixNano()) })

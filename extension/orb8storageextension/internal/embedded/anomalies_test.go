@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func TestAnomaliesComeBackAsTheyWere(t *testing.T) {
 	}
 	bare := anomaly(11)
 	bare.Evidence.Arguments = nil
-	s.WriteAnomalies([]syscalls.Anomaly{rate, bare, anomaly(10)})
+	s.WriteAnomalies(context.Background(), []syscalls.Anomaly{rate, bare, anomaly(10)})
 	result := queryAnomalies(t, s, storage.AnomalyQuery{})
 	assert.Equal(t, []syscalls.Anomaly{bare, anomaly(10), rate}, result.Anomalies, "newest first")
 	assert.Equal(t, 3, result.Matched)
@@ -55,12 +56,12 @@ func TestAnomalyQueries(t *testing.T) {
 	s, c := newTestStore(MinBytes)
 	c.set(1000)
 	for second := range 3 * anomalyChunkRows / 2 {
-		s.WriteAnomalies([]syscalls.Anomaly{anomaly(second)})
+		s.WriteAnomalies(context.Background(), []syscalls.Anomaly{anomaly(second)})
 	}
 	late := anomaly(25)
 	late.Message, late.Severity = "late", syscalls.SeverityInfo
-	s.WriteAnomalies([]syscalls.Anomaly{late})
-	s.WriteSyscallStatus(callStatus("node-a", 0, 50, 3))
+	s.WriteAnomalies(context.Background(), []syscalls.Anomaly{late})
+	s.WriteSyscallStatus(context.Background(), callStatus("node-a", 0, 50, 3))
 
 	messages := func(q storage.AnomalyQuery) (messages []string, matched int) {
 		result := queryAnomalies(t, s, q)
@@ -86,7 +87,7 @@ func TestAnomaliesHaveAShareOfTheMemory(t *testing.T) {
 	const written = 5000
 	for i := range written {
 		c.set(i / 10)
-		s.WriteAnomalies([]syscalls.Anomaly{anomaly(i)})
+		s.WriteAnomalies(context.Background(), []syscalls.Anomaly{anomaly(i)})
 		require.LessOrEqual(t, s.anomalies.bytes, uint64(MinBytes/anomalyShare))
 	}
 	result := queryAnomalies(t, s, storage.AnomalyQuery{})

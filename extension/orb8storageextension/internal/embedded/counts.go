@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"encoding/binary"
 	"maps"
 	"math/bits"
@@ -8,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/journal"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -177,5 +179,26 @@ func (r *countsReader) next(v *countsView, sumOf func(call uint64) *callSum) {
 	}
 }
 
-// WriteSyscalls appends counts.
-func (s *Store) WriteSyscalls(counts []syscalls.Counts) { write(s, &s.counts, counts) }
+// counts decodes a row.
+func (v *countsView) counts(i int) syscalls.Counts {
+	r := &v.rows[i]
+	n := syscalls.Counts{
+		Start: time.Unix(0, r.start).UTC(), End: time.Unix(0, r.end).UTC(), Node: v.strings[r.node], Identity: v.identities[r.identity],
+		LostCalls: uint64(r.lost),
+	}
+	for reader := (countsReader{v.data[r.from:r.to]}); len(reader.data) > 0; {
+		var call uint64
+		var sum callSum
+		reader.next(v, func(at uint64) *callSum {
+			call = at
+			return &sum
+		})
+		n.Calls = append(n.Calls, syscalls.Count{Call: v.calls[call], Calls: sum.calls, Errors: sum.errors, Latency: sum.latency})
+	}
+	return n
+}
+
+// WriteSyscalls is WriteFlows of counts of system calls.
+func (s *Store) WriteSyscalls(ctx context.Context, counts []syscalls.Counts) (fresh bool, err error) {
+	return s.write(ctx, &journal.Batch{Kind: journal.Counts, Counts: counts})
+}

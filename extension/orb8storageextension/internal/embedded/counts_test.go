@@ -54,7 +54,7 @@ func TestSyscallsAreSummed(t *testing.T) {
 		syscalls.Count{Call: read, Calls: 1, Errors: map[string]uint64{"EAGAIN": 4}, Latency: slow(3, 1)}, syscalls.Count{Call: nobody, Calls: 3})
 	second.Identity.Pod, second.LostCalls = "cart-0", 9
 	other := counts(2, 20, syscalls.Count{Call: read, Calls: 12})
-	s.WriteSyscalls([]syscalls.Counts{second, first, other})
+	s.WriteSyscalls(context.Background(), []syscalls.Counts{second, first, other})
 
 	result := querySyscalls(t, s, storage.SyscallQuery{})
 	sum := &syscalls.Latency{Sum: 301 * time.Millisecond}
@@ -78,7 +78,7 @@ func TestSyscallQueries(t *testing.T) {
 	s, c := newTestStore(MinBytes)
 	c.set(100)
 	for end := 10; end <= 50; end += 10 {
-		s.WriteSyscalls([]syscalls.Counts{counts(1, end, syscalls.Count{Call: read, Calls: uint64(end)}), counts(2, end, syscalls.Count{Call: openat, Calls: 1})})
+		s.WriteSyscalls(context.Background(), []syscalls.Counts{counts(1, end, syscalls.Count{Call: read, Calls: uint64(end)}), counts(2, end, syscalls.Count{Call: openat, Calls: 1})})
 	}
 	calls := func(q storage.SyscallQuery) (calls []uint64) {
 		for _, row := range querySyscalls(t, s, q).Syscalls {
@@ -106,7 +106,7 @@ func TestACallThatOnlyReturnedIsARow(t *testing.T) {
 	c.set(100)
 	late := &syscalls.Latency{Sum: time.Hour}
 	late.Buckets[27] = 1
-	s.WriteSyscalls([]syscalls.Counts{counts(1, 10, syscalls.Count{Call: read, Errors: map[string]uint64{"EINTR": 1}, Latency: late})})
+	s.WriteSyscalls(context.Background(), []syscalls.Counts{counts(1, 10, syscalls.Count{Call: read, Errors: map[string]uint64{"EINTR": 1}, Latency: late})})
 	result := querySyscalls(t, s, storage.SyscallQuery{})
 	require.Len(t, result.Syscalls, 1)
 	assert.Equal(t, syscalls.Count{Call: read, Errors: map[string]uint64{"EINTR": 1}, Latency: late}, result.Syscalls[0].Count)
@@ -119,7 +119,7 @@ func TestCallersWithoutACgroupAreToldByIdentity(t *testing.T) {
 	b.Identity.Container = "other"
 	elsewhere := counts(0, 10, syscalls.Count{Call: read, Calls: 4})
 	elsewhere.Node = "node-b"
-	s.WriteSyscalls([]syscalls.Counts{a, b, elsewhere, a})
+	s.WriteSyscalls(context.Background(), []syscalls.Counts{a, b, elsewhere, a})
 	var calls []uint64
 	for _, row := range querySyscalls(t, s, storage.SyscallQuery{}).Syscalls {
 		calls = append(calls, row.Calls)
@@ -133,9 +133,9 @@ func TestCountsHaveAShareOfTheMemory(t *testing.T) {
 	for i := range 40 {
 		c.set(10 * i)
 		batch := fleet(200, 60, 10*i)
-		s.WriteSyscalls(batch)
+		s.WriteSyscalls(context.Background(), batch)
 		written += uint64(len(batch))
-		s.WriteFlows(many(100, 10*i))
+		s.WriteFlows(context.Background(), many(100, 10*i))
 		require.LessOrEqual(t, s.counts.bytes, uint64(MinBytes/countsShare), "after %d intervals", i+1)
 	}
 	result := querySyscalls(t, s, storage.SyscallQuery{})
@@ -152,10 +152,10 @@ func TestCountsHaveAShareOfTheMemory(t *testing.T) {
 
 func TestCountsExpire(t *testing.T) {
 	s, c := newTestStore(64 << 20)
-	s.WriteSyscalls([]syscalls.Counts{counts(1, 0, syscalls.Count{Call: read, Calls: 1})})
+	s.WriteSyscalls(context.Background(), []syscalls.Counts{counts(1, 0, syscalls.Count{Call: read, Calls: 1})})
 	c.set(hour + 1)
 	assert.Empty(t, querySyscalls(t, s, storage.SyscallQuery{}).Syscalls)
-	s.WriteSyscallStatus(callStatus("node-a", 0, hour, 0))
+	s.WriteSyscallStatus(context.Background(), callStatus("node-a", 0, hour, 0))
 	assert.Zero(t, s.Status().Store.Records)
 	assert.Zero(t, s.Status().Store.Bytes)
 }
@@ -164,8 +164,8 @@ func TestOneReceiverAlone(t *testing.T) {
 	s, c := newTestStore(MinBytes)
 	c.set(10)
 	flows, calls := status("flows", 0, 10, 3), callStatus("calls", 0, 10, 5)
-	s.WriteStatus(flows)
-	s.WriteSyscallStatus(calls)
+	s.WriteStatus(context.Background(), flows)
+	s.WriteSyscallStatus(context.Background(), calls)
 	assert.Equal(t, []storage.NodeStatus{
 		{Node: "calls", Kernel: "6.18", Started: at(0), LastSeen: at(10), Syscalls: &calls},
 		{Node: "flows", Started: at(0), LastSeen: at(10), Network: &flows},
@@ -182,10 +182,10 @@ func TestOneReceiverAlone(t *testing.T) {
 
 func TestAReceiverThatEndedIsForgotten(t *testing.T) {
 	s, c := newTestStore(MinBytes)
-	s.WriteStatus(status("node-a", 0, 0, 0))
+	s.WriteStatus(context.Background(), status("node-a", 0, 0, 0))
 	for second := 0; second <= hour+10; second += 10 {
 		c.set(second)
-		s.WriteSyscallStatus(callStatus("node-a", 0, second, 0))
+		s.WriteSyscallStatus(context.Background(), callStatus("node-a", 0, second, 0))
 	}
 	nodes := s.Status().Nodes
 	require.Len(t, nodes, 1)
@@ -202,7 +202,7 @@ func TestAQueryMayRunWhileCountsAreWritten(t *testing.T) {
 	go func() {
 		defer close(done)
 		for range 500 {
-			s.WriteSyscalls(batch)
+			s.WriteSyscalls(context.Background(), batch)
 		}
 	}()
 	for running := true; running; {
@@ -239,7 +239,7 @@ func BenchmarkWriteSyscalls(b *testing.B) {
 	batch := fleet(200, 60, 0)
 	b.ReportAllocs()
 	for b.Loop() {
-		s.WriteSyscalls(batch)
+		s.WriteSyscalls(context.Background(), batch)
 	}
 	n := float64(b.N * len(batch) * 60)
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/n, "ns/count")
@@ -252,7 +252,7 @@ func BenchmarkQuerySyscalls10m(b *testing.B) {
 	s, c := newTestStore(512 << 20)
 	for second := range seconds {
 		c.set(second)
-		s.WriteSyscalls(fleet(200, 60, second))
+		s.WriteSyscalls(context.Background(), fleet(200, 60, second))
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
@@ -158,8 +159,16 @@ func (s *Store) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	coverage, views := note(s, &s.counts, now, since, until, (*node).callReports, (*countsChunk).view)
+	coverage, files, views := note(s, &s.counts, now, since, until, (*node).callReports, (*countsChunk).view)
+	defer free(files)
 	a := newCallAggregation(since, until)
+	lost, err := s.readBlocks(ctx, "syscalls", files, func(f *block.File) error {
+		return readCounts(f, since, until, checked(ctx, func(c *countsChunk) { a.add(c.view()) }))
+	})
+	if err != nil {
+		return storage.SyscallResult{}, err
+	}
+	coverage.Lost = coverage.Lost.Add(lost)
 	for _, v := range views {
 		// A chunk takes a few milliseconds.
 		if err := ctx.Err(); err != nil {

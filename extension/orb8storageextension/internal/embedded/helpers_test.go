@@ -93,3 +93,5 @@ func status(node string, started, time int, lost uint64) flow.NetworkStatus {
 		LostPackets: lost, LostBytes: 100 * lost, LostEvents: 2 * lost,
 	}
 }
+
+var addr = netip.MustParseAddrPort

@@ -3,6 +3,7 @@ package embedded
 import (
 	"slices"
 
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/storage"
 )
 
@@ -42,13 +43,19 @@ type segment interface {
 	seal()
 }
 
-// history is rows in segments, in order of arrival. Segments are evicted whole, the oldest first.
+// history is rows in segments, in order of arrival. Segments are evicted whole, the oldest first. On disk, older rows are in
+// blocks.
 type history[S segment] struct {
 	fresh    func() S
 	segments []S
-	records  uint64
+	// sealing is how many segments are being written to a block: they take no more rows.
+	sealing int
+	// records are those of the segments.
+	records uint64
 	// bytes is the memory of the segments.
 	bytes uint64
+	// blocks are oldest first.
+	blocks []*block.File
 	// evictions are the segments that went before their retention had passed, evicted their rows.
 	evictions losses
 	evicted   uint64
@@ -62,7 +69,7 @@ func newHistory[S segment](fresh func() S, now int64) history[S] {
 
 // head returns the segment to append to. The caller says by wrote what it appended.
 func (h *history[S]) head() S {
-	if n := len(h.segments); n > 0 {
+	if n := len(h.segments); n > h.sealing {
 		if !h.segments[n-1].full() {
 			return h.segments[n-1]
 		}

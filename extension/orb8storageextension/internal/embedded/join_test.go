@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func translated(isn uint32) map[string]flow.Record {
 func storeOf(records ...flow.Record) *Store {
 	s, clock := newTestStore(MinBytes)
 	clock.set(10)
-	s.WriteFlows(records)
+	s.WriteFlows(context.Background(), records)
 	return s
 }
 
@@ -280,7 +281,7 @@ func BenchmarkQuery50kConnectionsAtBothEnds(b *testing.B) {
 		for _, r := range translated(isn + 1) {
 			ip := netip.AddrFrom4([4]byte{10, 1, byte(isn >> 8), byte(isn)})
 			r.Local().Addr = netip.AddrPortFrom(ip, uint16(isn>>16))
-			s.WriteFlows([]flow.Record{r})
+			s.WriteFlows(context.Background(), []flow.Record{r})
 		}
 	}
 	for name, query := range map[string]storage.FlowQuery{

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/journal"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
 )
@@ -53,10 +55,10 @@ func newLookupChunk() *lookupChunk {
 	return &lookupChunk{run: newRun(), rows: make([]lookupRow, 0, lookupChunkRows)}
 }
 
+func (c *lookupChunk) view() *lookupView { return &lookupView{words: c.words, rows: c.rows} }
+
 func (c *lookupChunk) full() bool   { return len(c.rows) == lookupChunkRows }
 func (c *lookupChunk) size() uint64 { return c.bytes + lookupChunkRows*lookupRowBytes }
-
-func (c *lookupChunk) view() *lookupView { return &lookupView{words: c.words, rows: c.rows} }
 
 func (c *lookupChunk) append(l *flow.Lookup, now int64) {
 	at := l.Time.UnixNano()
@@ -131,8 +133,10 @@ func splitAnswers(s string) []flow.Answer {
 	return answers
 }
 
-// WriteLookups appends lookups.
-func (s *Store) WriteLookups(lookups []flow.Lookup) { write(s, &s.lookups, lookups) }
+// WriteLookups is WriteFlows of lookups.
+func (s *Store) WriteLookups(ctx context.Context, lookups []flow.Lookup) (fresh bool, err error) {
+	return s.write(ctx, &journal.Batch{Kind: journal.Lookups, Lookups: lookups})
+}
 
 // QueryLookups answers a query; see storage.Reader.
 func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (storage.LookupResult, error) {
@@ -143,7 +147,8 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	coverage, views := note(s, &s.lookups, now, since, until, (*node).flowReports, (*lookupChunk).view)
+	coverage, files, views := note(s, &s.lookups, now, since, until, (*node).flowReports, (*lookupChunk).view)
+	defer free(files)
 
 	// found is where a matching lookup is.
 	type found struct {
@@ -152,10 +157,7 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 		row  uint32
 	}
 	var all []found
-	for _, v := range views {
-		if err := ctx.Err(); err != nil {
-			return storage.LookupResult{}, err
-		}
+	use := func(v *lookupView) {
 		for i := range v.rows {
 			if at := v.rows[i].time; at < since || at >= until {
 				continue
@@ -168,6 +170,19 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 			}
 			all = append(all, found{v.rows[i].time, v, uint32(i)})
 		}
+	}
+	lost, err := s.readBlocks(ctx, "lookups", files, func(f *block.File) error {
+		return readLookups(f, since, until, checked(ctx, func(c *lookupChunk) { use(c.view()) }))
+	})
+	if err != nil {
+		return storage.LookupResult{}, err
+	}
+	coverage.Lost = coverage.Lost.Add(lost)
+	for _, v := range views {
+		if err := ctx.Err(); err != nil {
+			return storage.LookupResult{}, err
+		}
+		use(v)
 	}
 	coverage.Matched = len(all)
 	slices.Reverse(all)

@@ -56,7 +56,7 @@ func TestLookupsComeBackAsTheyWere(t *testing.T) {
 		Time: at(11), Direction: flow.Ingress, Transport: flow.TCP, Client: flow.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:1")},
 		Server: flow.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.2:53")}, Name: ".", Type: "NS", RCode: flow.RCodeTimeout, Latency: 10 * time.Second,
 	}
-	s.WriteLookups([]flow.Lookup{lookup(10), bare})
+	s.WriteLookups(context.Background(), []flow.Lookup{lookup(10), bare})
 	result := queryLookups(t, s, storage.LookupQuery{})
 	assert.Equal(t, []flow.Lookup{bare, lookup(10)}, result.Lookups, "newest first")
 	assert.Equal(t, 2, result.Matched)
@@ -70,11 +70,11 @@ func TestLookupQueries(t *testing.T) {
 	for second := range 50 {
 		l := lookup(second)
 		l.Name = fmt.Sprintf("n%d.example.com", second)
-		s.WriteLookups([]flow.Lookup{l})
+		s.WriteLookups(context.Background(), []flow.Lookup{l})
 	}
 	late := lookup(25)
 	late.Name = "late.example.com"
-	s.WriteLookups([]flow.Lookup{late})
+	s.WriteLookups(context.Background(), []flow.Lookup{late})
 
 	names := func(q storage.LookupQuery) (names []string, matched int) {
 		result := queryLookups(t, s, q)
@@ -104,9 +104,9 @@ func TestLookupsHaveAShareOfTheMemory(t *testing.T) {
 	written := 0
 	for i := range 40 {
 		c.set(i)
-		s.WriteLookups(lookups(lookupChunkRows, i))
+		s.WriteLookups(context.Background(), lookups(lookupChunkRows, i))
 		written += lookupChunkRows
-		s.WriteFlows(many(100, i))
+		s.WriteFlows(context.Background(), many(100, i))
 		require.LessOrEqual(t, s.lookups.bytes, uint64(MinBytes/lookupShare), "after %d chunks", i+1)
 		require.LessOrEqual(t, s.Status().Store.Bytes, uint64(MinBytes))
 	}
@@ -122,19 +122,19 @@ func TestLookupsHaveAShareOfTheMemory(t *testing.T) {
 func TestLookupsExpire(t *testing.T) {
 	const hour = 3600
 	s, c := newTestStore(MinBytes)
-	s.WriteLookups(lookups(lookupChunkRows, 0))
+	s.WriteLookups(context.Background(), lookups(lookupChunkRows, 0))
 	c.set(hour / 2)
-	s.WriteLookups([]flow.Lookup{lookup(hour / 2)})
+	s.WriteLookups(context.Background(), []flow.Lookup{lookup(hour / 2)})
 	c.set(hour + 1)
 	assert.Len(t, queryLookups(t, s, storage.LookupQuery{}).Lookups, 1, "what has expired is not shown though it is still there")
-	s.WriteStatus(status("node-a", 0, hour, 0))
+	s.WriteStatus(context.Background(), status("node-a", 0, hour, 0))
 	assert.EqualValues(t, 1, s.Status().Store.Records)
 }
 
 func TestLookupsTellOfGaps(t *testing.T) {
 	s, c := newTestStore(MinBytes)
 	c.set(10)
-	s.WriteStatus(status("node-a", 0, 10, 3))
+	s.WriteStatus(context.Background(), status("node-a", 0, 10, 3))
 	c.set(100)
 	result := queryLookups(t, s, storage.LookupQuery{})
 	assert.EqualValues(t, 6, result.Lost.Events)
@@ -148,7 +148,7 @@ func TestFlowsKeepTheirPeersName(t *testing.T) {
 	out, in := record(1, 2), record(1, 3)
 	out.Destination.Name = "www.example.com"
 	in.Direction, in.Source.Name = flow.Ingress, "client.example.com"
-	s.WriteFlows([]flow.Record{out, in})
+	s.WriteFlows(context.Background(), []flow.Record{out, in})
 	flows := query(t, s, storage.FlowQuery{SeparateEnds: true}).Flows
 	require.Len(t, flows, 2)
 	assert.Equal(t, in, flows[0].Record)
@@ -161,7 +161,7 @@ func BenchmarkWriteLookups(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		s.WriteLookups(batch)
+		s.WriteLookups(context.Background(), batch)
 		n += len(batch)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/lookup")

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"math"
 	"testing"
 
@@ -43,7 +44,7 @@ func TestLossWindows(t *testing.T) {
 			s, clock := newTestStore(MinBytes)
 			clock.set(50)
 			for _, status := range tt.statuses {
-				s.WriteStatus(status)
+				s.WriteStatus(context.Background(), status)
 			}
 			result := query(t, s, storage.FlowQuery{Since: at(tt.window[0]), Until: at(tt.window[1])})
 			assert.Equal(t, lost(tt.want), result.Lost)
@@ -54,10 +55,10 @@ func TestLossWindows(t *testing.T) {
 func TestLossExpires(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	clock.set(10)
-	s.WriteStatus(status("a", 0, 10, 5))
+	s.WriteStatus(context.Background(), status("a", 0, 10, 5))
 	clock.set(11 + hour)
 	assert.Equal(t, lost(0), query(t, s, storage.FlowQuery{}).Lost, "the range ends where the retention does")
-	s.WriteStatus(status("a", 0, 11+hour, 6))
+	s.WriteStatus(context.Background(), status("a", 0, 11+hour, 6))
 	assert.Equal(t, lost(1), query(t, s, storage.FlowQuery{}).Lost)
 	assert.Len(t, s.nodes["a"].flows.losses.spans, 1)
 }

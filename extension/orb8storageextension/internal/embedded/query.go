@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/storage"
 )
 
@@ -19,9 +20,27 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.Since, query.Until)
-	coverage, views := note(s, &s.flows, now, since, until, (*node).flowReports, (*chunk).view)
+	coverage, files, views := note(s, &s.flows, now, since, until, (*node).flowReports, (*chunk).view)
+	defer free(files)
 
 	a := newAggregation(since, until)
+	lost, err := s.readBlocks(ctx, "flows", files, func(f *block.File) error {
+		for _, g := range f.Groups() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			v, err := readFlows(g)
+			if err != nil {
+				return err
+			}
+			a.add(&v)
+		}
+		return nil
+	})
+	if err != nil {
+		return storage.FlowResult{}, err
+	}
+	coverage.Lost = coverage.Lost.Add(lost)
 	for i := range views {
 		// A chunk takes well under a millisecond: often enough to notice that nobody waits for the answer any more.
 		if err := ctx.Err(); err != nil {
@@ -68,9 +87,11 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// note takes the views of a history's segments in a range, and what the answer says of itself but for Matched. of are the reports
-// of the nodes whose rows these are. It is the only part of a query that holds the lock.
-func note[S segment, V any](s *Store, h *history[S], now time.Time, since, until int64, of func(*node) *reports, view func(S) V) (storage.Coverage, []V) {
+// note takes the blocks and the views of a history's segments in a range, and what the answer says of itself but for Matched. of
+// are the reports of the nodes whose rows these are. It is the only part of a query that holds the lock. The caller frees the blocks.
+func note[S segment, V any](
+	s *Store, h *history[S], now time.Time, since, until int64, of func(*node) *reports, view func(S) V,
+) (storage.Coverage, []*block.File, []V) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	c := storage.Coverage{Oldest: s.oldest(now, h.covered)}
@@ -81,7 +102,7 @@ func note[S segment, V any](s *Store, h *history[S], now time.Time, since, until
 	for i, segment := range segments {
 		views[i] = view(segment)
 	}
-	return c, views
+	return c, h.blocksIn(since, until), views
 }
 
 // gaps returns what the nodes lost in a range, and which of them should have reported and did not. of tells which reports of a

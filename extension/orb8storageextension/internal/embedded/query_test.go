@@ -40,7 +40,7 @@ func TestRecordSurvivesTheRoundTrip(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, clock := newTestStore(MinBytes)
 			clock.set(10)
-			s.WriteFlows([]flow.Record{want})
+			s.WriteFlows(context.Background(), []flow.Record{want})
 			assert.Equal(t, []flow.Record{want}, rows(query(t, s, storage.FlowQuery{})))
 		})
 	}
@@ -49,7 +49,7 @@ func TestRecordSurvivesTheRoundTrip(t *testing.T) {
 func TestAggregation(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	clock.set(100)
-	s.WriteFlows([]flow.Record{
+	s.WriteFlows(context.Background(), []flow.Record{
 		with(record(10, 19), func(r *flow.Record) { r.TCPFlags, r.Connections, r.LostPackets = 0x02, 1, 3 }),
 		// The newest record, which arrives before an older one: identities and the end are its.
 		with(record(31, 38), func(r *flow.Record) {
@@ -73,8 +73,8 @@ func TestAggregationAcrossChunks(t *testing.T) {
 		// Another order in each chunk, so that no dictionary of a chunk is like another's.
 		records := append(many(chunkRows-1, 50), with(record(50, 50), func(r *flow.Record) { r.Node = "node-b" }))
 		slices.Reverse(records)
-		s.WriteFlows(records)
-		s.WriteFlows([]flow.Record{record(50, 51)})
+		s.WriteFlows(context.Background(), records)
+		s.WriteFlows(context.Background(), []flow.Record{record(50, 51)})
 	}
 	result := query(t, s, storage.FlowQuery{})
 	require.Equal(t, chunkRows+1, result.Matched)
@@ -111,7 +111,7 @@ func TestWhatTellsFlowsApart(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s, clock := newTestStore(MinBytes)
 			clock.set(10)
-			s.WriteFlows([]flow.Record{base, with(base, tt.change)})
+			s.WriteFlows(context.Background(), []flow.Record{base, with(base, tt.change)})
 			assert.Len(t, query(t, s, storage.FlowQuery{SeparateEnds: true}).Flows, tt.rows)
 		})
 	}
@@ -125,7 +125,7 @@ func TestWhatTellsFlowsApart(t *testing.T) {
 				r.Source.Identity, r.Destination.Identity = flow.Identity{Pod: peer}, flow.Identity{Pod: pod}
 			})
 		}
-		s.WriteFlows([]flow.Record{ingress("web-0", "x"), ingress("web-1", "x"), ingress("web-0", "y")})
+		s.WriteFlows(context.Background(), []flow.Record{ingress("web-0", "x"), ingress("web-1", "x"), ingress("web-0", "y")})
 		assert.Len(t, query(t, s, storage.FlowQuery{}).Flows, 2)
 	})
 }
@@ -145,7 +145,7 @@ func TestRange(t *testing.T) {
 	}
 	s, clock := newTestStore(MinBytes)
 	clock.set(100)
-	s.WriteFlows([]flow.Record{record(10, 20)})
+	s.WriteFlows(context.Background(), []flow.Record{record(10, 20)})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			want := 0
@@ -167,9 +167,9 @@ func TestRange(t *testing.T) {
 func TestRangeOfLateRecord(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	clock.set(100)
-	s.WriteFlows([]flow.Record{record(90, 91)})
-	s.WriteFlows([]flow.Record{with(record(10, 11), func(r *flow.Record) { r.Transport = flow.UDP })})
-	s.WriteFlows([]flow.Record{with(record(50, 51), func(r *flow.Record) { r.Transport = flow.SCTP })})
+	s.WriteFlows(context.Background(), []flow.Record{record(90, 91)})
+	s.WriteFlows(context.Background(), []flow.Record{with(record(10, 11), func(r *flow.Record) { r.Transport = flow.UDP })})
+	s.WriteFlows(context.Background(), []flow.Record{with(record(50, 51), func(r *flow.Record) { r.Transport = flow.SCTP })})
 	result := query(t, s, storage.FlowQuery{Since: at(5), Until: at(12)})
 	require.Len(t, result.Flows, 1)
 	assert.Equal(t, flow.UDP, result.Flows[0].Transport)
@@ -180,7 +180,7 @@ func TestInterfacesOfAllRecordsAreListed(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	clock.set(10)
 	for i, path := range [][]string{{"veth0", "br0", "eth0"}, {"veth0", "br0", "eth1"}, {"veth0", "br0", "eth0"}, nil} {
-		s.WriteFlows([]flow.Record{with(record(i, i+1), func(r *flow.Record) { r.Interfaces = path })})
+		s.WriteFlows(context.Background(), []flow.Record{with(record(i, i+1), func(r *flow.Record) { r.Interfaces = path })})
 	}
 	flows := query(t, s, storage.FlowQuery{}).Flows
 	require.Len(t, flows, 1)
@@ -205,7 +205,7 @@ func TestTransitIsNoEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, clock := newTestStore(MinBytes)
 			clock.set(10)
-			s.WriteFlows(append([]flow.Record{router}, ends...))
+			s.WriteFlows(context.Background(), append([]flow.Record{router}, ends...))
 			want := "router"
 			if len(ends) > 0 {
 				want = ends[0].Node
@@ -248,7 +248,7 @@ func TestOrderAndLimit(t *testing.T) {
 		s, clock := newTestStore(MinBytes)
 		clock.set(100)
 		for _, i := range shuffled {
-			s.WriteFlows([]flow.Record{ordered[i]})
+			s.WriteFlows(context.Background(), []flow.Record{ordered[i]})
 		}
 		for _, limit := range []int{0, 1, 3, 8, 9} {
 			want := ordered
@@ -270,7 +270,7 @@ func TestQuerySelects(t *testing.T) {
 	v6 := with(record(1, 2), func(r *flow.Record) {
 		r.Source.Addr, r.Destination.Addr = netip.MustParseAddrPort("[2001:db8::1]:40000"), netip.MustParseAddrPort("[2001:db8::2]:443")
 	})
-	s.WriteFlows([]flow.Record{v4, v6})
+	s.WriteFlows(context.Background(), []flow.Record{v4, v6})
 
 	prefix := func(p string) storage.Filter {
 		return storage.Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix(p)}}
@@ -297,7 +297,7 @@ func TestQuerySelects(t *testing.T) {
 func TestQueryEndsWithItsContext(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	clock.set(10)
-	s.WriteFlows([]flow.Record{record(1, 2)})
+	s.WriteFlows(context.Background(), []flow.Record{record(1, 2)})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	result, err := s.QueryFlows(ctx, storage.FlowQuery{})

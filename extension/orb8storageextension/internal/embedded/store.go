@@ -1,12 +1,14 @@
-// Package embedded is the store that lives in the collector's memory.
+// Package embedded is the store that lives in the collector: in its memory, or in a directory of its own.
 package embedded
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/journal"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
@@ -23,14 +25,16 @@ const maxQueries = 2
 type Settings struct {
 	// Retention is how long a record is kept, at least 1 s.
 	Retention time.Duration
-	// MaxBytes is the memory that records may take, at least MinBytes.
+	// MaxBytes is what records may take, at least MinBytes: of memory, or of the disk where there is a directory.
 	MaxBytes uint64
+	// Disk is where they are kept; nil is memory alone.
+	Disk *DiskSettings
 	// Now is the clock.
 	Now func() time.Time
 }
 
-// Store keeps flow records, lookups, counts of system calls and anomalies in memory. The oldest go when they arrived longer than the retention ago, or when
-// all together take more than MaxBytes.
+// Store keeps flow records, lookups, counts of system calls and anomalies. The oldest go when they arrived longer than the
+// retention ago, or when all together take more than MaxBytes.
 type Store struct {
 	settings Settings
 	turns    chan struct{}
@@ -41,9 +45,12 @@ type Store struct {
 	counts    history[*countsChunk]
 	anomalies history[*anomalyChunk]
 	nodes     map[string]*node
+
+	// disk is nil where the store is in memory alone.
+	disk *disk
 }
 
-// New returns an empty store.
+// New returns an empty store in memory.
 func New(settings Settings) *Store {
 	now := settings.Now().UnixNano()
 	return &Store{
@@ -57,25 +64,52 @@ func New(settings Settings) *Store {
 	}
 }
 
-// WriteFlows appends records.
-func (s *Store) WriteFlows(records []flow.Record) { write(s, &s.flows, records) }
+// WriteFlows stores records. Fresh is false where they are there already: a batch that is sent again is stored once. A store in
+// memory alone does not know.
+func (s *Store) WriteFlows(ctx context.Context, records []flow.Record) (fresh bool, err error) {
+	return s.write(ctx, &journal.Batch{Kind: journal.Flows, Flows: records})
+}
 
-// write appends rows to a history.
-func write[T any, S interface {
-	segment
-	append(row *T, now int64)
-}](s *Store, to *history[S], rows []T) {
-	now := s.settings.Now()
+// write stores a batch as a whole.
+func (s *Store) write(ctx context.Context, b *journal.Batch) (fresh bool, err error) {
+	b.Arrived = s.settings.Now()
+	if s.disk != nil {
+		return s.disk.write(ctx, b)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range rows {
-		head := to.head()
-		before := head.size()
-		head.append(&rows[i], now.UnixNano())
-		to.wrote(head.size() - before)
-	}
-	s.expire(now)
+	s.apply(b)
+	s.expire(b.Arrived)
 	s.evict()
+	return true, nil
+}
+
+// apply appends a batch to what is in memory.
+func (s *Store) apply(b *journal.Batch) {
+	now := b.Arrived.UnixNano()
+	switch b.Kind {
+	case journal.Flows:
+		appendAll(&s.flows, b.Flows, (*chunk).append, now)
+	case journal.Lookups:
+		appendAll(&s.lookups, b.Lookups, (*lookupChunk).append, now)
+	case journal.Counts:
+		appendAll(&s.counts, b.Counts, (*countsChunk).append, now)
+	case journal.Anomalies:
+		appendAll(&s.anomalies, b.Anomalies, (*anomalyChunk).append, now)
+	case journal.NetworkStatus:
+		s.noteStatus(b.NetworkStatus, b.Arrived)
+	case journal.SyscallStatus:
+		s.noteSyscallStatus(b.SyscallStatus, b.Arrived)
+	}
+}
+
+func appendAll[S segment, R any](h *history[S], records []R, add func(S, *R, int64), now int64) {
+	for i := range records {
+		head := h.head()
+		before := head.size()
+		add(head, &records[i], now)
+		h.wrote(head.size() - before)
+	}
 }
 
 // expire drops what is older than the retention.
@@ -106,44 +140,52 @@ func (s *Store) oldest(now time.Time, covered int64) time.Time {
 }
 
 // WriteStatus notes a node's status and what the node lost since the one before.
-func (s *Store) WriteStatus(status flow.NetworkStatus) {
-	s.report(status.Node, func(n *node, now time.Time) *reports {
-		if n.flows.update(report{
-			time: status.Time, started: status.Started, interval: status.Interval,
-			loss: storage.Loss{Packets: status.LostPackets, Bytes: status.LostBytes, Events: status.LostEvents},
-		}, now) {
-			n.network = status
-		}
-		return &n.flows
-	})
+func (s *Store) WriteStatus(ctx context.Context, status flow.NetworkStatus) error {
+	_, err := s.write(ctx, &journal.Batch{Kind: journal.NetworkStatus, NetworkStatus: status})
+	return err
 }
 
 // WriteSyscallStatus is WriteStatus of the system calls.
-func (s *Store) WriteSyscallStatus(status syscalls.Status) {
-	s.report(status.Node, func(n *node, now time.Time) *reports {
-		if n.calls.update(report{
-			time: status.Time, started: status.Started, interval: status.Interval,
-			loss: storage.Loss{Calls: status.LostCalls, Events: status.LostEvents},
-		}, now) {
-			n.syscalls = status
-		}
-		return &n.calls
-	})
+func (s *Store) WriteSyscallStatus(ctx context.Context, status syscalls.Status) error {
+	_, err := s.write(ctx, &journal.Batch{Kind: journal.SyscallStatus, SyscallStatus: status})
+	return err
 }
 
-// report lets update note a report of a node, and forgets what is older than the retention.
-func (s *Store) report(name string, update func(n *node, now time.Time) *reports) {
-	now := s.settings.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Store) noteStatus(status flow.NetworkStatus, now time.Time) {
+	n := s.node(status.Node)
+	if n.flows.update(report{
+		time: status.Time, started: status.Started, interval: status.Interval,
+		loss: storage.Loss{Packets: status.LostPackets, Bytes: status.LostBytes, Events: status.LostEvents},
+	}, now) {
+		n.network = status
+	}
+	s.forget(&n.flows, now)
+}
+
+func (s *Store) noteSyscallStatus(status syscalls.Status, now time.Time) {
+	n := s.node(status.Node)
+	if n.calls.update(report{
+		time: status.Time, started: status.Started, interval: status.Interval,
+		loss: storage.Loss{Calls: status.LostCalls, Events: status.LostEvents},
+	}, now) {
+		n.syscalls = status
+	}
+	s.forget(&n.calls, now)
+}
+
+func (s *Store) node(name string) *node {
 	n, known := s.nodes[name]
 	if !known {
 		n = &node{}
 		s.nodes[name] = n
 	}
-	update(n, now).losses.expire(s.horizon(now))
+	return n
+}
+
+// forget drops of the reports, and of all nodes, what is older than the retention.
+func (s *Store) forget(r *reports, now time.Time) {
+	r.losses.expire(s.horizon(now))
 	maps.DeleteFunc(s.nodes, func(_ string, n *node) bool { return s.forgotten(n.latest(), now) })
-	s.expire(now)
 }
 
 // forgotten tells whether there has been no report for longer than the retention.
@@ -158,14 +200,17 @@ func (s *Store) Status() storage.Status {
 	defer s.mu.RUnlock()
 	status := storage.Status{
 		Nodes: make([]storage.NodeStatus, 0, len(s.nodes)),
-		Store: storage.StoreStatus{
-			Backend:        "embedded",
-			Records:        s.flows.records + s.lookups.records + s.counts.records + s.anomalies.records,
-			Bytes:          s.flows.bytes + s.lookups.bytes + s.counts.bytes + s.anomalies.bytes,
-			MaxBytes:       s.settings.MaxBytes,
-			Oldest:         s.oldest(now, s.flows.covered),
-			EvictedRecords: s.flows.evicted + s.lookups.evicted + s.counts.evicted + s.anomalies.evicted,
-		},
+		Store: storage.StoreStatus{Backend: "embedded", MaxBytes: s.settings.MaxBytes, Oldest: s.oldest(now, s.flows.covered)},
+	}
+	for _, h := range s.histories() {
+		total := h.totals()
+		status.Store.Records += total.records
+		status.Store.EvictedRecords += total.evicted
+		if s.disk != nil {
+			status.Store.Bytes += total.stored
+		} else {
+			status.Store.Bytes += total.memory
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
 		if n := s.nodes[name]; !s.forgotten(n.latest(), now) {

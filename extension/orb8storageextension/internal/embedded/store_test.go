@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ const hour = 3600
 
 func TestRetention(t *testing.T) {
 	s, clock := newTestStore(64 << 20)
-	s.WriteFlows([]flow.Record{record(0, 0)})
+	s.WriteFlows(context.Background(), []flow.Record{record(0, 0)})
 	assert.Equal(t, at(0), query(t, s, storage.FlowQuery{}).Oldest, "a new store covers the time since its start")
 
 	clock.set(hour)
@@ -31,7 +32,7 @@ func TestRetention(t *testing.T) {
 	assert.Equal(t, at(1), result.Oldest)
 	assert.Zero(t, result.Lost, "what retention drops is not lost")
 
-	s.WriteStatus(status("node-a", 0, hour+1, 0))
+	s.WriteStatus(context.Background(), status("node-a", 0, hour+1, 0))
 	got := s.Status().Store
 	assert.Zero(t, got.Records)
 	assert.Zero(t, got.Bytes)
@@ -40,14 +41,14 @@ func TestRetention(t *testing.T) {
 
 func TestRetentionDropsWholeChunks(t *testing.T) {
 	s, clock := newTestStore(64 << 20)
-	s.WriteFlows(many(chunkRows, 0))
+	s.WriteFlows(context.Background(), many(chunkRows, 0))
 	clock.set(hour / 2)
-	s.WriteFlows(many(chunkRows, hour/2))
+	s.WriteFlows(context.Background(), many(chunkRows, hour/2))
 	require.EqualValues(t, 2*chunkRows, s.Status().Store.Records)
 	twoChunks := s.Status().Store.Bytes
 
 	clock.set(hour + 1)
-	s.WriteFlows([]flow.Record{record(hour, hour)})
+	s.WriteFlows(context.Background(), []flow.Record{record(hour, hour)})
 	got := s.Status().Store
 	assert.EqualValues(t, chunkRows+1, got.Records)
 	assert.LessOrEqual(t, got.Bytes, twoChunks, "the memory of a chunk is given back")
@@ -60,7 +61,7 @@ func TestEvictionByBytes(t *testing.T) {
 	const written = 20
 	for i := range written {
 		clock.set(10 * i)
-		s.WriteFlows(many(chunkRows, 10*i))
+		s.WriteFlows(context.Background(), many(chunkRows, 10*i))
 		require.LessOrEqual(t, s.Status().Store.Bytes, uint64(MinBytes), "after %d chunks", i+1)
 	}
 	got := s.Status().Store
@@ -83,7 +84,7 @@ func TestEvictionByBytes(t *testing.T) {
 	assert.Equal(t, chunkRows, kept.Matched)
 
 	clock.set(10*written + hour)
-	s.WriteFlows([]flow.Record{record(10*written, 10*written)})
+	s.WriteFlows(context.Background(), []flow.Record{record(10*written, 10*written)})
 	assert.Zero(t, query(t, s, storage.FlowQuery{}).Lost, "they would have expired by now")
 	assert.Equal(t, got.EvictedRecords, s.Status().Store.EvictedRecords, "the total since the start stays")
 }
@@ -92,7 +93,7 @@ func TestSkewedClockDoesNotMoveTheEdge(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	for i := range 20 {
 		clock.set(i)
-		s.WriteFlows(many(chunkRows, 100*hour))
+		s.WriteFlows(context.Background(), many(chunkRows, 100*hour))
 	}
 	require.NotZero(t, s.Status().Store.EvictedRecords)
 	assert.LessOrEqual(t, s.Status().Store.Oldest, at(20))
@@ -100,20 +101,20 @@ func TestSkewedClockDoesNotMoveTheEdge(t *testing.T) {
 
 func TestBytesGrowWithWhatIsNew(t *testing.T) {
 	s, _ := newTestStore(MinBytes)
-	s.WriteFlows([]flow.Record{record(0, 0)})
+	s.WriteFlows(context.Background(), []flow.Record{record(0, 0)})
 	first := s.Status().Store.Bytes
-	s.WriteFlows([]flow.Record{record(0, 0)})
+	s.WriteFlows(context.Background(), []flow.Record{record(0, 0)})
 	assert.Equal(t, first, s.Status().Store.Bytes, "a known identity takes nothing")
-	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Source.Identity.PID++ })})
+	s.WriteFlows(context.Background(), []flow.Record{with(record(0, 0), func(r *flow.Record) { r.Source.Identity.PID++ })})
 	assert.Equal(t, first+identityBytes, s.Status().Store.Bytes, "its strings are known")
-	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interfaces = []string{"eth0"} })})
+	s.WriteFlows(context.Background(), []flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interfaces = []string{"eth0"} })})
 	assert.Equal(t, first+identityBytes+stringBytes+4, s.Status().Store.Bytes)
 }
 
 func TestStoreKeepsNoMessageAlive(t *testing.T) {
 	s, _ := newTestStore(MinBytes)
 	message := strings.Repeat("x", 1000) + "eth0"
-	s.WriteFlows([]flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interfaces = []string{message[1000:]} })})
+	s.WriteFlows(context.Background(), []flow.Record{with(record(0, 0), func(r *flow.Record) { r.Interfaces = []string{message[1000:]} })})
 	got := query(t, s, storage.FlowQuery{}).Flows[0].Interfaces[0]
 	assert.Equal(t, "eth0", got)
 	assert.NotSame(t, unsafe.StringData(message[1000:]), unsafe.StringData(got))
@@ -122,7 +123,7 @@ func TestStoreKeepsNoMessageAlive(t *testing.T) {
 func TestWriterMayReuseItsSlice(t *testing.T) {
 	s, _ := newTestStore(MinBytes)
 	records := []flow.Record{record(0, 0)}
-	s.WriteFlows(records)
+	s.WriteFlows(context.Background(), records)
 	records[0] = flow.Record{}
 	assert.Equal(t, []flow.Record{record(0, 0)}, rows(query(t, s, storage.FlowQuery{})))
 }
@@ -131,12 +132,12 @@ func TestNodeStatus(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	clock.set(11)
 	a, b := status("node-a", 0, 10, 1), status("node-b", 0, 10, 0)
-	s.WriteStatus(b)
-	s.WriteStatus(a)
+	s.WriteStatus(context.Background(), b)
+	s.WriteStatus(context.Background(), a)
 	clock.set(21)
 	newer := status("node-a", 0, 20, 2)
-	s.WriteStatus(newer)
-	s.WriteStatus(a) // arrives late, and is ignored
+	s.WriteStatus(context.Background(), newer)
+	s.WriteStatus(context.Background(), a) // arrives late, and is ignored
 	assert.Equal(t, []storage.NodeStatus{
 		{Node: "node-a", Started: at(0), LastSeen: at(21), Network: &newer},
 		{Node: "node-b", Started: at(0), LastSeen: at(11), Network: &b},
@@ -146,9 +147,9 @@ func TestNodeStatus(t *testing.T) {
 func TestMissingNodes(t *testing.T) {
 	s, clock := newTestStore(MinBytes)
 	clock.set(1000)
-	s.WriteStatus(status("gone", 0, 1000, 0))
+	s.WriteStatus(context.Background(), status("gone", 0, 1000, 0))
 	clock.set(1100)
-	s.WriteStatus(status("here", 0, 1100, 0))
+	s.WriteStatus(context.Background(), status("here", 0, 1100, 0))
 	missing := func() []string {
 		var names []string
 		for _, n := range s.Status().Nodes {
@@ -169,7 +170,7 @@ func TestMissingNodes(t *testing.T) {
 
 	clock.set(1001 + hour)
 	assert.Equal(t, []string{"here"}, query(t, s, storage.FlowQuery{}).MissingNodes, "after the retention a node is forgotten")
-	s.WriteStatus(status("here", 0, 1001+hour, 0))
+	s.WriteStatus(context.Background(), status("here", 0, 1001+hour, 0))
 	assert.Len(t, s.Status().Nodes, 1)
 }
 
@@ -185,8 +186,8 @@ func TestReadersSeeWholeWritesWhileWritersGoOn(t *testing.T) {
 				records[i].Node = fmt.Sprint(w)
 			}
 			for range rounds {
-				s.WriteFlows(records)
-				s.WriteStatus(status(fmt.Sprint(w), 0, 5, 0))
+				s.WriteFlows(context.Background(), records)
+				s.WriteStatus(context.Background(), status(fmt.Sprint(w), 0, 5, 0))
 			}
 		})
 	}
@@ -224,7 +225,7 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for batch := range slices.Chunk(bench.records, 512) {
-					s.WriteFlows(batch)
+					s.WriteFlows(context.Background(), batch)
 				}
 			}
 			n := float64(b.N * len(bench.records))
@@ -252,7 +253,7 @@ func BenchmarkQuery200kRecords(b *testing.B) {
 			s := New(Settings{Retention: time.Hour, MaxBytes: 256 << 20, Now: func() time.Time { return at(10) }})
 			records := identified(bench.flows, 64)
 			for range n / bench.flows {
-				s.WriteFlows(records)
+				s.WriteFlows(context.Background(), records)
 			}
 			b.ReportAllocs()
 			for b.Loop() {

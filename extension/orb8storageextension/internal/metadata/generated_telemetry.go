@@ -135,7 +135,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	var err, errs error
 	builder.StorageEvictedRecords, err = builder.meter.Int64ObservableCounter(
 		"orb8_storage_evicted_records",
-		metric.WithDescription("Records that were dropped before their retention had passed, to bound memory. [Development]"),
+		metric.WithDescription("Records that were dropped before their retention had passed, to keep within max_bytes, or because a file was damaged. [Development]"),
 		metric.WithUnit("{record}"),
 	)
 	errs = errors.Join(errs, err)
@@ -147,7 +147,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	errs = errors.Join(errs, err)
 	builder.StorageSize, err = builder.meter.Int64ObservableGauge(
 		"orb8_storage_size",
-		metric.WithDescription("Memory that the records take. [Development]"),
+		metric.WithDescription("What the records take, on disk where the store has a directory, else in memory. [Development]"),
 		metric.WithUnit("By"),
 	)
 	errs = errors.Join(errs, err)

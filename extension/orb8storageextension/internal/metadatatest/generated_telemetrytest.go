@@ -24,7 +24,7 @@ func NewSettings(tt *componenttest.Telemetry) extension.Settings {
 func AssertEqualStorageEvictedRecords(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "orb8_storage_evicted_records",
-		Description: "Records that were dropped before their retention had passed, to bound memory. [Development]",
+		Description: "Records that were dropped before their retention had passed, to keep within max_bytes, or because a file was damaged. [Development]",
 		Unit:        "{record}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
@@ -54,7 +54,7 @@ func AssertEqualStorageRecords(t *testing.T, tt *componenttest.Telemetry, dps []
 func AssertEqualStorageSize(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "orb8_storage_size",
-		Description: "Memory that the records take. [Development]",
+		Description: "What the records take, on disk where the store has a directory, else in memory. [Development]",
 		Unit:        "By",
 		Data: metricdata.Gauge[int64]{
 			DataPoints: dps,

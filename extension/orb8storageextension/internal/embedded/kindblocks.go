@@ -1,0 +1,182 @@
+package embedded
+
+import (
+	"errors"
+	"iter"
+
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/syscalls"
+)
+
+func writeFlows(dir string, name block.Name, meta block.Meta, segments []*chunk) (*block.File, error) {
+	views := make([]view, len(segments))
+	for i, c := range segments {
+		views[i] = c.view()
+	}
+	return block.Write(dir, name, meta, block.FlowBlooms, flowRows(views))
+}
+
+// mergeFlows puts small row groups together and leaves the order of large ones alone: it never holds more rows than a few groups.
+func mergeFlows(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
+	return block.Write(dir, name, meta, block.FlowBlooms, func(yield func([]block.FlowRow, error) bool) {
+		var views []view
+		var held int
+		flush := func() bool {
+			for rows := range flowRows(views) {
+				if !yield(rows, nil) {
+					return false
+				}
+			}
+			views, held = nil, 0
+			return true
+		}
+		for _, f := range files {
+			for _, g := range f.Groups() {
+				v, err := readFlows(g)
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				views, held = append(views, v), held+len(v.rows)
+				if held >= block.GroupRows && !flush() {
+					return
+				}
+			}
+		}
+		flush()
+	})
+}
+
+func writeLookups(dir string, name block.Name, meta block.Meta, segments []*lookupChunk) (*block.File, error) {
+	return block.Write(dir, name, meta, block.LookupBlooms, converted(segments, func(c *lookupChunk) int { return len(c.rows) },
+		func(c *lookupChunk, i int) block.LookupRow {
+			l := c.view().lookup(uint32(i))
+			return block.LookupRowOf(&l)
+		}))
+}
+
+func mergeLookups(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
+	return block.Write(dir, name, meta, block.LookupBlooms, copied[block.LookupRow](files))
+}
+
+func writeCounts(dir string, name block.Name, meta block.Meta, segments []*countsChunk) (*block.File, error) {
+	return block.Write(dir, name, meta, nil, converted(segments, func(c *countsChunk) int { return len(c.rows) },
+		func(c *countsChunk, i int) block.CountsRow {
+			n := c.view().counts(i)
+			return block.CountsRowOf(&n)
+		}))
+}
+
+func mergeCounts(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
+	return block.Write(dir, name, meta, nil, copied[block.CountsRow](files))
+}
+
+func writeAnomalies(dir string, name block.Name, meta block.Meta, segments []*anomalyChunk) (*block.File, error) {
+	return block.Write(dir, name, meta, nil, converted(segments, func(c *anomalyChunk) int { return len(c.rows) },
+		func(c *anomalyChunk, i int) block.AnomalyRow {
+			n := c.view().anomaly(uint32(i))
+			return block.AnomalyRowOf(&n)
+		}))
+}
+
+func mergeAnomalies(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
+	return block.Write(dir, name, meta, nil, copied[block.AnomalyRow](files))
+}
+
+// converted yields the rows of segments as those of a block.
+func converted[S, R any](segments []S, count func(S) int, row func(S, int) R) iter.Seq2[[]R, error] {
+	return func(yield func([]R, error) bool) {
+		rows := make([]R, 0, batchRows)
+		for _, segment := range segments {
+			for i := range count(segment) {
+				if rows = append(rows, row(segment, i)); len(rows) == batchRows {
+					if !yield(rows, nil) {
+						return
+					}
+					rows = rows[:0]
+				}
+			}
+		}
+		if len(rows) > 0 {
+			yield(rows, nil)
+		}
+	}
+}
+
+// errEnough ends the reading of a block whose rows nobody wants any more.
+var errEnough = errors.New("enough")
+
+// copied yields the rows of blocks.
+func copied[R any](files []*block.File) iter.Seq2[[]R, error] {
+	return func(yield func([]R, error) bool) {
+		for _, f := range files {
+			err := block.Rows(f, func(rows []R) error {
+				if !yield(rows, nil) {
+					return errEnough
+				}
+				return nil
+			})
+			if errors.Is(err, errEnough) {
+				return
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+		}
+	}
+}
+
+// readSegments reads a block into segments as they were in memory, some at a time. Rows for which in is false are left out.
+func readSegments[S segment, R, M any](
+	f *block.File, fresh func() S, model func(*R) (M, error), in func(*M) bool, add func(S, *M, int64), use func(S) error,
+) error {
+	segment := fresh()
+	err := block.Rows(f, func(rows []R) error {
+		for i := range rows {
+			m, err := model(&rows[i])
+			if err != nil {
+				return &block.DamageError{File: f, Err: err}
+			}
+			if !in(&m) {
+				continue
+			}
+			add(segment, &m, f.Meta.Written)
+			if segment.full() {
+				if err := use(segment); err != nil {
+					return err
+				}
+				segment = fresh()
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if segment.common().count == 0 {
+		return nil
+	}
+	return use(segment)
+}
+
+func readLookups(f *block.File, since, until int64, use func(*lookupChunk) error) error {
+	return readSegments(f, newLookupChunk, (*block.LookupRow).Lookup, func(l *flow.Lookup) bool {
+		at := l.Time.UnixNano()
+		return at >= since && at < until
+	}, (*lookupChunk).append, use)
+}
+
+func readCounts(f *block.File, since, until int64, use func(*countsChunk) error) error {
+	return readSegments(f, newCountsChunk, (*block.CountsRow).Counts, func(n *syscalls.Counts) bool {
+		return n.End.UnixNano() > since && n.Start.UnixNano() < until
+	}, (*countsChunk).append, use)
+}
+
+func readAnomalies(f *block.File, since, until int64, use func(*anomalyChunk) error) error {
+	return readSegments(f, newAnomalyChunk, (*block.AnomalyRow).Anomaly, func(n *syscalls.Anomaly) bool {
+		at := n.Time.UnixNano()
+		return at >= since && at < until
+	}, (*anomalyChunk).append, use)
+}

@@ -1,0 +1,106 @@
+package journal
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/syscalls"
+)
+
+// ID is that of a batch.
+type ID [2]uint64
+
+// IDs are made of what the agent alone writes: whose socket or container it was, when, and how much. Names are left out, because
+// what comes between the agent and the store may know more of them the second time.
+
+// flowsID returns the id of a batch of flow records.
+func flowsID(records []flow.Record) ID {
+	h := hasher{buf: make([]byte, 0, 128*len(records)+1)}
+	h.number(uint64(Flows))
+	for i := range records {
+		r := &records[i]
+		h.text(r.Node)
+		h.number(uint64(r.Start.UnixNano()), uint64(r.End.UnixNano()), r.Bytes, r.Packets, r.Connections, r.Local().Identity.CgroupID)
+		h.number(uint64(r.Direction)<<40 | uint64(r.Transport)<<32 | uint64(r.ICMPType)<<24 | uint64(r.ICMPCode)<<16 | uint64(r.TCPFlags)<<8)
+		h.number(uint64(r.ClientISN)<<32 | uint64(r.ServerISN))
+		h.endpoint(&r.Source)
+		h.endpoint(&r.Destination)
+		for _, name := range r.Interfaces {
+			h.text(name)
+		}
+	}
+	return h.id()
+}
+
+// lookupsID returns the id of a batch of lookups.
+func lookupsID(lookups []flow.Lookup) ID {
+	var h hasher
+	h.number(uint64(Lookups))
+	for i := range lookups {
+		l := &lookups[i]
+		h.text(l.Node)
+		h.number(uint64(l.Time.UnixNano()), uint64(l.Latency), l.Queries, uint64(l.Direction)<<8|uint64(l.Transport), l.Local().Identity.CgroupID)
+		h.endpoint(&l.Client)
+		h.endpoint(&l.Server)
+		for _, s := range []string{l.Interface, l.Name, l.Type, l.RCode} {
+			h.text(s)
+		}
+	}
+	return h.id()
+}
+
+// countsID returns the id of a batch of counts of system calls.
+func countsID(counts []syscalls.Counts) ID {
+	var h hasher
+	h.number(uint64(Counts))
+	for i := range counts {
+		n := &counts[i]
+		h.text(n.Node)
+		h.number(uint64(n.Start.UnixNano()), uint64(n.End.UnixNano()), n.Identity.CgroupID, n.LostCalls, uint64(len(n.Calls)))
+		for j := range n.Calls {
+			h.number(uint64(n.Calls[j].Call.ABI)<<32|uint64(uint32(n.Calls[j].Call.Number)), n.Calls[j].Calls)
+		}
+	}
+	return h.id()
+}
+
+// anomaliesID returns the id of a batch of anomalies.
+func anomaliesID(anomalies []syscalls.Anomaly) ID {
+	var h hasher
+	h.number(uint64(Anomalies))
+	for i := range anomalies {
+		n := &anomalies[i]
+		h.text(n.Node)
+		h.number(uint64(n.Time.UnixNano()), n.Identity.CgroupID, uint64(n.Call.ABI)<<32|uint64(uint32(n.Call.Number)), n.Calls)
+		for _, s := range []string{n.Identity.Cgroup, n.Workload, n.Rule, n.Message} {
+			h.text(s)
+		}
+	}
+	return h.id()
+}
+
+// hasher collects what an id is made of. Texts have their length before them, so that no two batches read the same.
+type hasher struct{ buf []byte }
+
+func (h *hasher) number(numbers ...uint64) {
+	for _, n := range numbers {
+		h.buf = binary.LittleEndian.AppendUint64(h.buf, n)
+	}
+}
+
+func (h *hasher) text(s string) {
+	h.buf = binary.AppendUvarint(h.buf, uint64(len(s)))
+	h.buf = append(h.buf, s...)
+}
+
+func (h *hasher) endpoint(e *flow.Endpoint) {
+	addr := e.Addr.Addr().As16()
+	h.buf = append(h.buf, addr[:]...)
+	h.buf = binary.LittleEndian.AppendUint16(h.buf, e.Addr.Port())
+}
+
+func (h *hasher) id() ID {
+	sum := sha256.Sum256(h.buf)
+	return ID{binary.LittleEndian.Uint64(sum[:8]), binary.LittleEndian.Uint64(sum[8:])}
+}
