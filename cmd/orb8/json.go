@@ -54,17 +54,21 @@ type jsonOtherEnd struct {
 }
 
 type jsonEndpoint struct {
-	Address     string `json:"address"`
-	Port        uint32 `json:"port"`
-	Container   string `json:"container,omitempty"`
-	ContainerID string `json:"containerId,omitempty"`
-	PodUID      string `json:"podUid,omitempty"`
-	Pod         string `json:"pod,omitempty"`
-	Namespace   string `json:"namespace,omitempty"`
-	Cgroup      string `json:"cgroup,omitempty"`
-	Process     string `json:"process,omitempty"`
-	PID         uint32 `json:"pid,omitempty"`
-	Name        string `json:"name,omitempty"`
+	Address      string `json:"address"`
+	Port         uint32 `json:"port"`
+	Container    string `json:"container,omitempty"`
+	ContainerID  string `json:"containerId,omitempty"`
+	PodUID       string `json:"podUid,omitempty"`
+	Pod          string `json:"pod,omitempty"`
+	Namespace    string `json:"namespace,omitempty"`
+	Cgroup       string `json:"cgroup,omitempty"`
+	Process      string `json:"process,omitempty"`
+	PID          uint32 `json:"pid,omitempty"`
+	Name         string `json:"name,omitempty"`
+	Workload     string `json:"workload,omitempty"`
+	WorkloadKind string `json:"workloadKind,omitempty"`
+	Service      string `json:"service,omitempty"`
+	Node         string `json:"node,omitempty"`
 }
 
 // newJSON returns what a row is as JSON.
@@ -130,17 +134,21 @@ func newJSONFlow(r row) jsonFlow {
 
 func newJSONEndpoint(e *orb8v1.Endpoint) jsonEndpoint {
 	return jsonEndpoint{
-		Address:     e.GetAddress(),
-		Port:        e.GetPort(),
-		Container:   e.GetContainer(),
-		ContainerID: e.GetContainerId(),
-		PodUID:      e.GetPodUid(),
-		Pod:         e.GetPod(),
-		Namespace:   e.GetNamespace(),
-		Cgroup:      e.GetCgroup(),
-		Process:     e.GetProcess(),
-		PID:         e.GetPid(),
-		Name:        e.GetName(),
+		Address:      e.GetAddress(),
+		Port:         e.GetPort(),
+		Container:    e.GetContainer(),
+		ContainerID:  e.GetContainerId(),
+		PodUID:       e.GetPodUid(),
+		Pod:          e.GetPod(),
+		Namespace:    e.GetNamespace(),
+		Cgroup:       e.GetCgroup(),
+		Process:      e.GetProcess(),
+		PID:          e.GetPid(),
+		Name:         e.GetName(),
+		Workload:     e.GetWorkload(),
+		WorkloadKind: e.GetWorkloadKind(),
+		Service:      e.GetService(),
+		Node:         e.GetNode(),
 	}
 }
 

@@ -86,6 +86,8 @@ func nameOf(e *orb8v1.Endpoint) string {
 		return e.GetContainer()
 	case len(e.GetContainerId()) >= 12:
 		return e.GetContainerId()[:12]
+	case e.GetService() != "":
+		return e.GetService()
 	case e.GetName() != "":
 		return e.GetName()
 	case isGroup && e.GetProcess() != "":
@@ -93,13 +95,18 @@ func nameOf(e *orb8v1.Endpoint) string {
 	case unit != "." && unit != "/":
 		return unit
 	}
-	return e.GetAddress()
+	return cmp.Or(e.GetNode(), e.GetAddress())
 }
 
-// fullName is all that names an endpoint: NAMESPACE/POD/CONTAINER, or else its cgroup, or the name that it was looked up by.
+// fullName is all that names an endpoint: NAMESPACE/POD/CONTAINER or NAMESPACE/SERVICE, or else its cgroup, the name that it
+// was looked up by, or its node.
 func fullName(e *orb8v1.Endpoint) string {
 	var parts []string
-	for _, part := range []string{e.GetNamespace(), e.GetPod(), e.GetContainer()} {
+	service := ""
+	if e.GetPod() == "" {
+		service = e.GetService()
+	}
+	for _, part := range []string{e.GetNamespace(), e.GetPod(), e.GetContainer(), service} {
 		if part != "" {
 			parts = append(parts, part)
 		}
@@ -107,7 +114,7 @@ func fullName(e *orb8v1.Endpoint) string {
 	if len(parts) > 0 {
 		return strings.Join(parts, "/")
 	}
-	return cmp.Or(e.GetCgroup(), e.GetName())
+	return cmp.Or(e.GetCgroup(), e.GetName(), e.GetNode())
 }
 
 // process is NAME[PID] as far as known.

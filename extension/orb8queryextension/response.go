@@ -68,17 +68,21 @@ func durationMessage(d time.Duration) *durationpb.Duration {
 
 func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {
 	return &orb8v1.Endpoint{
-		Address:     e.Addr.Addr().String(),
-		Port:        uint32(e.Addr.Port()),
-		Container:   e.Identity.Container,
-		ContainerId: e.Identity.ContainerID,
-		PodUid:      e.Identity.PodUID,
-		Pod:         e.Identity.Pod,
-		Namespace:   e.Identity.Namespace,
-		Cgroup:      e.Identity.Cgroup,
-		Process:     e.Identity.Process,
-		Pid:         e.Identity.PID,
-		Name:        e.Name,
+		Address:      e.Addr.Addr().String(),
+		Port:         uint32(e.Addr.Port()),
+		Container:    e.Identity.Container,
+		ContainerId:  e.Identity.ContainerID,
+		PodUid:       e.Identity.PodUID,
+		Pod:          e.Identity.Pod,
+		Namespace:    e.Identity.Namespace,
+		Cgroup:       e.Identity.Cgroup,
+		Process:      e.Identity.Process,
+		Pid:          e.Identity.PID,
+		Name:         e.Name,
+		Workload:     e.Identity.Workload,
+		WorkloadKind: e.Identity.WorkloadKind,
+		Service:      e.Identity.Service,
+		Node:         e.Identity.KubernetesNode,
 	}
 }
 

@@ -23,8 +23,8 @@ func rowMessage(f *storage.Flow) *orb8v1.Flow {
 	// The far end's own endpoint is the one that is the peer here.
 	peer, own := r.Peer(), far.Local()
 	translated := peer.Addr != own.Addr
-	if !translated && peer.Identity == (flow.Identity{}) {
-		peer.Identity = own.Identity
+	if !translated {
+		peer.Identity = peerIdentity(&peer.Identity, &own.Identity)
 	}
 	m := flowMessage(&r)
 	if translated {
@@ -36,6 +36,17 @@ func rowMessage(f *storage.Flow) *orb8v1.Flow {
 	}
 	m.OtherEnd = &orb8v1.OtherEnd{Node: far.Node, Bytes: far.Bytes, Packets: far.Packets}
 	return m
+}
+
+// peerIdentity returns who a peer is: as it knows itself by its cgroup, which says more than its address does. Only its own
+// agent may have been without names.
+func peerIdentity(here, there *flow.Identity) flow.Identity {
+	if there.CgroupID == 0 && *here != (flow.Identity{}) || there.Pod == "" && there.PodUID != "" && there.PodUID == here.PodUID {
+		return *here
+	}
+	who := *there
+	who.Service, who.KubernetesNode = cmp.Or(who.Service, here.Service), cmp.Or(who.KubernetesNode, here.KubernetesNode)
+	return who
 }
 
 // isServer tells whether the record is of the end that did not open the connection.

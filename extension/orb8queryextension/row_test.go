@@ -107,6 +107,29 @@ func TestRowKeepsWhatItsOwnEndKnows(t *testing.T) {
 	assert.Zero(t, row.MinRTT, "the stored record is left alone")
 }
 
+// A cgroup says more of its own end than an address says of its peer.
+func TestPeerIdentity(t *testing.T) {
+	node, byAddress := flow.Identity{KubernetesNode: "node-b"}, flow.Identity{PodUID: "uid", Pod: "cart-0", Service: "cart", KubernetesNode: "node-b"}
+	byCgroup := flow.Identity{CgroupID: 7, PodUID: "uid", Pod: "cart-0", Process: "cart"}
+	for name, tt := range map[string]struct{ here, there, want flow.Identity }{
+		"nothing here":      {there: byCgroup, want: byCgroup},
+		"nothing there":     {here: byAddress, want: byAddress},
+		"no cgroup there":   {here: byAddress, there: flow.Identity{Pod: "guess"}, want: byAddress},
+		"host network here": {here: node, there: byCgroup, want: flow.Identity{CgroupID: 7, PodUID: "uid", Pod: "cart-0", Process: "cart", KubernetesNode: "node-b"}},
+		"both": {
+			here: byAddress, there: byCgroup,
+			want: flow.Identity{CgroupID: 7, PodUID: "uid", Pod: "cart-0", Process: "cart", Service: "cart", KubernetesNode: "node-b"},
+		},
+		"another pod than the address says": {
+			here: byAddress, there: flow.Identity{CgroupID: 7, PodUID: "other"},
+			want: flow.Identity{CgroupID: 7, PodUID: "other", Service: "cart", KubernetesNode: "node-b"},
+		},
+		"the same pod without names there": {here: byAddress, there: flow.Identity{CgroupID: 7, PodUID: "uid"}, want: byAddress},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, tt.want, peerIdentity(&tt.here, &tt.there)) })
+	}
+}
+
 func TestOutcomeOfBothEnds(t *testing.T) {
 	row := view("a", flow.Egress, flow.InitiatorUnknown, "10.0.0.1:1", "10.0.0.2:2", flow.Identity{})
 	other := view("a", flow.Ingress, flow.InitiatorUnknown, "10.0.0.1:1", "10.0.0.2:2", flow.Identity{})

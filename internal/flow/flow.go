@@ -119,6 +119,12 @@ type Identity struct {
 	Pod       string
 	Namespace string
 	Container string
+	// Workload is the outermost owner of the pod that is known, such as a Deployment, which is WorkloadKind.
+	Workload, WorkloadKind string
+	// Service is the Kubernetes Service whose address it is, or whose only backend at that address and port.
+	Service string
+	// KubernetesNode is a peer's node; the local endpoint's is the record's.
+	KubernetesNode string
 	// Unit is the systemd unit of a process that is in no container.
 	Unit string
 	// Process is the comm (at most 15 bytes) and PID the host-wide id of the process that made the socket.

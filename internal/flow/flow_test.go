@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,6 +127,9 @@ func TestIdentitiesComeFromResourceAndRecord(t *testing.T) {
 			}
 			lr.Attributes().PutStr(prefix+AttrPod, "db-0")
 			lr.Attributes().PutInt(prefix+AttrCgroupID, 8)
+			lr.Attributes().PutStr(prefix+AttrStatefulSet, "db")
+			lr.Attributes().PutStr(prefix+AttrService, "postgres")
+			lr.Attributes().PutStr(prefix+AttrNodeName, "node-b")
 
 			got, err := RecordFrom(res, lr)
 			require.NoError(t, err)
@@ -134,8 +138,30 @@ func TestIdentitiesComeFromResourceAndRecord(t *testing.T) {
 				CgroupID: 7, Cgroup: "/a", ContainerID: "c0ffee", Runtime: "containerd", PodUID: "uid", QOSClass: "burstable",
 				Pod: "web-0", Namespace: "shop", Container: "nginx", Unit: "nginx.service", Process: "nginx", PID: 99,
 			}, got.Local().Identity)
-			assert.Equal(t, Identity{CgroupID: 8, Pod: "db-0"}, got.Peer().Identity)
+			assert.Equal(t, Identity{
+				CgroupID: 8, Pod: "db-0", Workload: "db", WorkloadKind: "StatefulSet", Service: "postgres", KubernetesNode: "node-b",
+			}, got.Peer().Identity)
 		})
+	}
+}
+
+// The outermost owner is the workload, in whatever order they come.
+func TestWorkload(t *testing.T) {
+	for _, tt := range []struct{ first, second, want string }{
+		{AttrReplicaSet, AttrDeployment, "Deployment"},
+		{AttrDeployment, AttrReplicaSet, "Deployment"},
+		{AttrJob, AttrCronJob, "CronJob"},
+		{AttrCronJob, AttrJob, "CronJob"},
+		{AttrReplicaSet, AttrPod, "ReplicaSet"},
+		{AttrPod, AttrJob, "Job"},
+		{AttrDaemonSet, AttrPod, "DaemonSet"},
+	} {
+		a := pcommon.NewMap()
+		a.PutStr(tt.first, tt.first)
+		a.PutStr(tt.second, tt.second)
+		id := ReadIdentity(a, "")
+		assert.Equal(t, tt.want, id.WorkloadKind, "%v", tt)
+		assert.Equal(t, "k8s."+strings.ToLower(tt.want)+".name", id.Workload)
 	}
 }
 

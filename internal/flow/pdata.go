@@ -206,6 +206,7 @@ func (r *Record) readEnds(res pcommon.Resource, a pcommon.Map) (err error) {
 	readIdentity(&r.Destination.Identity, a, PrefixDestination)
 	local := r.Local()
 	readIdentity(&local.Identity, res.Attributes(), "")
+	local.Identity.KubernetesNode = ""
 	local.Identity.Process = str(a, AttrProcessName)
 	local.Identity.PID = uint32(num(a, AttrProcessPID))
 	return nil
@@ -250,10 +251,10 @@ func ReadIdentity(a pcommon.Map, prefix string) Identity {
 	return id
 }
 
-// readIdentity overwrites what a holds something for.
+// readIdentity overwrites what a holds something for. A resource's node is that of the record.
 func readIdentity(id *Identity, a pcommon.Map, prefix string) {
 	for name, v := range a.All() {
-		if name, ok := strings.CutPrefix(name, prefix); ok {
+		if name, ok := strings.CutPrefix(name, prefix); ok && (prefix != "" || name != AttrNodeName) {
 			id.read(name, v)
 		}
 	}
@@ -283,10 +284,42 @@ func (id *Identity) read(name string, v pcommon.Value) {
 		dst = &id.Container
 	case AttrUnit:
 		dst = &id.Unit
+	case AttrService:
+		dst = &id.Service
+	case AttrNodeName:
+		dst = &id.KubernetesNode
+	case AttrDeployment:
+		id.own("Deployment", v)
+		return
+	case AttrStatefulSet:
+		id.own("StatefulSet", v)
+		return
+	case AttrDaemonSet:
+		id.own("DaemonSet", v)
+		return
+	case AttrCronJob:
+		id.own("CronJob", v)
+		return
+	case AttrJob:
+		if id.WorkloadKind != "CronJob" {
+			id.own("Job", v)
+		}
+		return
+	case AttrReplicaSet:
+		if id.WorkloadKind != "Deployment" {
+			id.own("ReplicaSet", v)
+		}
+		return
 	default:
 		return
 	}
 	*dst = cmp.Or(v.Str(), *dst)
+}
+
+func (id *Identity) own(kind string, name pcommon.Value) {
+	if name.Str() != "" {
+		id.Workload, id.WorkloadKind = name.Str(), kind
+	}
 }
 
 // PutTo writes the status into a log record of the node's resource. EventName is EventNameStatus.

@@ -287,7 +287,14 @@ type Endpoint struct {
 	// Process id in the host's pid namespace; 0 when unknown.
 	Pid uint32 `protobuf:"varint,10,opt,name=pid,proto3" json:"pid,omitempty"`
 	// DNS name by which the flow's local endpoint had looked this address up.
-	Name          string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,11,opt,name=name,proto3" json:"name,omitempty"`
+	// The pod's outermost owner that is known, such as a Deployment, and of which kind that is.
+	Workload     string `protobuf:"bytes,12,opt,name=workload,proto3" json:"workload,omitempty"`
+	WorkloadKind string `protobuf:"bytes,13,opt,name=workload_kind,json=workloadKind,proto3" json:"workload_kind,omitempty"`
+	// Kubernetes Service whose address it is, or the only one whose backend is at that address and port.
+	Service string `protobuf:"bytes,14,opt,name=service,proto3" json:"service,omitempty"`
+	// Kubernetes node of a peer; that of the local endpoint is the flow's.
+	Node          string `protobuf:"bytes,15,opt,name=node,proto3" json:"node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +402,34 @@ func (x *Endpoint) GetPid() uint32 {
 func (x *Endpoint) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *Endpoint) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Endpoint) GetWorkloadKind() string {
+	if x != nil {
+		return x.WorkloadKind
+	}
+	return ""
+}
+
+func (x *Endpoint) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Endpoint) GetNode() string {
+	if x != nil {
+		return x.Node
 	}
 	return ""
 }
@@ -3494,7 +3529,7 @@ var File_orb8_v1_orb8_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\n" +
-	"\x12orb8/v1/orb8.proto\x12\aorb8.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n" +
+	"\x12orb8/v1/orb8.proto\x12\aorb8.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x03\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1c\n" +
@@ -3507,7 +3542,11 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\aprocess\x18\t \x01(\tR\aprocess\x12\x10\n" +
 	"\x03pid\x18\n" +
 	" \x01(\rR\x03pid\x12\x12\n" +
-	"\x04name\x18\v \x01(\tR\x04name\"\xfd\a\n" +
+	"\x04name\x18\v \x01(\tR\x04name\x12\x1a\n" +
+	"\bworkload\x18\f \x01(\tR\bworkload\x12#\n" +
+	"\rworkload_kind\x18\r \x01(\tR\fworkloadKind\x12\x18\n" +
+	"\aservice\x18\x0e \x01(\tR\aservice\x12\x12\n" +
+	"\x04node\x18\x0f \x01(\tR\x04node\"\xfd\a\n" +
 	"\x04Flow\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x12\n" +

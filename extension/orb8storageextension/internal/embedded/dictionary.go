@@ -69,7 +69,8 @@ func (d *dictionary) identityID(identity flow.Identity) uint32 {
 	if !known {
 		for _, s := range []*string{
 			&identity.Cgroup, &identity.ContainerID, &identity.Runtime, &identity.PodUID, &identity.QOSClass, &identity.Pod,
-			&identity.Namespace, &identity.Container, &identity.Unit, &identity.Process,
+			&identity.Namespace, &identity.Container, &identity.Unit, &identity.Process, &identity.Workload, &identity.WorkloadKind,
+			&identity.Service, &identity.KubernetesNode,
 		} {
 			// Identities that differ only in process share their other strings.
 			*s = d.strings[d.stringID(*s)]
