@@ -28,31 +28,39 @@ type FlowRow struct {
 	DestinationAddress string `parquet:"destination_address,dict"`
 	DestinationPort    uint32 `parquet:"destination_port"`
 
-	SourceCgroupID    uint64 `parquet:"source_cgroup_id"`
-	SourceCgroup      string `parquet:"source_cgroup,dict"`
-	SourceContainerID string `parquet:"source_container_id,dict"`
-	SourceRuntime     string `parquet:"source_runtime,dict"`
-	SourcePodUID      string `parquet:"source_pod_uid,dict"`
-	SourceQOSClass    string `parquet:"source_qos_class,dict"`
-	SourcePod         string `parquet:"source_pod,dict"`
-	SourceNamespace   string `parquet:"source_namespace,dict"`
-	SourceContainer   string `parquet:"source_container,dict"`
-	SourceUnit        string `parquet:"source_unit,dict"`
-	SourceProcess     string `parquet:"source_process,dict"`
-	SourcePID         uint32 `parquet:"source_pid"`
+	SourceCgroupID       uint64 `parquet:"source_cgroup_id"`
+	SourceCgroup         string `parquet:"source_cgroup,dict"`
+	SourceContainerID    string `parquet:"source_container_id,dict"`
+	SourceRuntime        string `parquet:"source_runtime,dict"`
+	SourcePodUID         string `parquet:"source_pod_uid,dict"`
+	SourceQOSClass       string `parquet:"source_qos_class,dict"`
+	SourcePod            string `parquet:"source_pod,dict"`
+	SourceNamespace      string `parquet:"source_namespace,dict"`
+	SourceContainer      string `parquet:"source_container,dict"`
+	SourceUnit           string `parquet:"source_unit,dict"`
+	SourceProcess        string `parquet:"source_process,dict"`
+	SourceWorkload       string `parquet:"source_workload,dict"`
+	SourceWorkloadKind   string `parquet:"source_workload_kind,dict"`
+	SourceService        string `parquet:"source_service,dict"`
+	SourceKubernetesNode string `parquet:"source_kubernetes_node,dict"`
+	SourcePID            uint32 `parquet:"source_pid"`
 
-	DestinationCgroupID    uint64 `parquet:"destination_cgroup_id"`
-	DestinationCgroup      string `parquet:"destination_cgroup,dict"`
-	DestinationContainerID string `parquet:"destination_container_id,dict"`
-	DestinationRuntime     string `parquet:"destination_runtime,dict"`
-	DestinationPodUID      string `parquet:"destination_pod_uid,dict"`
-	DestinationQOSClass    string `parquet:"destination_qos_class,dict"`
-	DestinationPod         string `parquet:"destination_pod,dict"`
-	DestinationNamespace   string `parquet:"destination_namespace,dict"`
-	DestinationContainer   string `parquet:"destination_container,dict"`
-	DestinationUnit        string `parquet:"destination_unit,dict"`
-	DestinationProcess     string `parquet:"destination_process,dict"`
-	DestinationPID         uint32 `parquet:"destination_pid"`
+	DestinationCgroupID       uint64 `parquet:"destination_cgroup_id"`
+	DestinationCgroup         string `parquet:"destination_cgroup,dict"`
+	DestinationContainerID    string `parquet:"destination_container_id,dict"`
+	DestinationRuntime        string `parquet:"destination_runtime,dict"`
+	DestinationPodUID         string `parquet:"destination_pod_uid,dict"`
+	DestinationQOSClass       string `parquet:"destination_qos_class,dict"`
+	DestinationPod            string `parquet:"destination_pod,dict"`
+	DestinationNamespace      string `parquet:"destination_namespace,dict"`
+	DestinationContainer      string `parquet:"destination_container,dict"`
+	DestinationUnit           string `parquet:"destination_unit,dict"`
+	DestinationProcess        string `parquet:"destination_process,dict"`
+	DestinationWorkload       string `parquet:"destination_workload,dict"`
+	DestinationWorkloadKind   string `parquet:"destination_workload_kind,dict"`
+	DestinationService        string `parquet:"destination_service,dict"`
+	DestinationKubernetesNode string `parquet:"destination_kubernetes_node,dict"`
+	DestinationPID            uint32 `parquet:"destination_pid"`
 
 	PeerName    string `parquet:"peer_name,dict"`
 	Interfaces  string `parquet:"interfaces,dict"`
@@ -102,23 +110,28 @@ func ParseInitiator(s string) (flow.Initiator, error) {
 
 // who is the identity of a caller, the same columns in three kinds of blocks.
 type who struct {
-	CgroupID    uint64 `parquet:"cgroup_id"`
-	Cgroup      string `parquet:"cgroup,dict"`
-	ContainerID string `parquet:"container_id,dict"`
-	Runtime     string `parquet:"runtime,dict"`
-	PodUID      string `parquet:"pod_uid,dict"`
-	QOSClass    string `parquet:"qos_class,dict"`
-	Pod         string `parquet:"pod,dict"`
-	Namespace   string `parquet:"namespace,dict"`
-	Container   string `parquet:"container,dict"`
-	Unit        string `parquet:"unit,dict"`
-	Process     string `parquet:"process,dict"`
-	PID         uint32 `parquet:"pid"`
+	CgroupID       uint64 `parquet:"cgroup_id"`
+	Cgroup         string `parquet:"cgroup,dict"`
+	ContainerID    string `parquet:"container_id,dict"`
+	Runtime        string `parquet:"runtime,dict"`
+	PodUID         string `parquet:"pod_uid,dict"`
+	QOSClass       string `parquet:"qos_class,dict"`
+	Pod            string `parquet:"pod,dict"`
+	Namespace      string `parquet:"namespace,dict"`
+	Container      string `parquet:"container,dict"`
+	Unit           string `parquet:"unit,dict"`
+	Process        string `parquet:"process,dict"`
+	PID            uint32 `parquet:"pid"`
+	Workload       string `parquet:"workload,dict"`
+	WorkloadKind   string `parquet:"workload_kind,dict"`
+	Service        string `parquet:"service,dict"`
+	KubernetesNode string `parquet:"kubernetes_node,dict"`
 }
 
 func whoOf(i *flow.Identity) who {
 	return who{
 		i.CgroupID, i.Cgroup, i.ContainerID, i.Runtime, i.PodUID, i.QOSClass, i.Pod, i.Namespace, i.Container, i.Unit, i.Process, i.PID,
+		i.Workload, i.WorkloadKind, i.Service, i.KubernetesNode,
 	}
 }
 
@@ -126,6 +139,7 @@ func (w *who) identity() flow.Identity {
 	return flow.Identity{
 		CgroupID: w.CgroupID, Cgroup: w.Cgroup, ContainerID: w.ContainerID, Runtime: w.Runtime, PodUID: w.PodUID, QOSClass: w.QOSClass,
 		Pod: w.Pod, Namespace: w.Namespace, Container: w.Container, Unit: w.Unit, Process: w.Process, PID: w.PID,
+		Workload: w.Workload, WorkloadKind: w.WorkloadKind, Service: w.Service, KubernetesNode: w.KubernetesNode,
 	}
 }
 

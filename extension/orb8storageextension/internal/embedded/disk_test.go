@@ -62,6 +62,7 @@ func corpus(seconds int) []func(*Store) error {
 			r.Source.Identity = flow.Identity{
 				CgroupID: 7, Cgroup: "/kubepods/pod1/c1", ContainerID: "0123abcd", Runtime: "containerd", PodUID: "uid", QOSClass: "burstable",
 				Pod: "web-0", Namespace: "shop", Container: "web", Unit: "", Process: "curl", PID: 100,
+				Workload: "web", WorkloadKind: "StatefulSet", Service: "front", KubernetesNode: "node-c",
 			}
 		})
 		received := with(sent, func(r *flow.Record) {

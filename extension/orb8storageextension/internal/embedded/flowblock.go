@@ -104,10 +104,13 @@ func (v *view) blockRow(i uint32) block.FlowRow {
 		SourceCgroupID: from.CgroupID, SourceCgroup: from.Cgroup, SourceContainerID: from.ContainerID, SourceRuntime: from.Runtime,
 		SourcePodUID: from.PodUID, SourceQOSClass: from.QOSClass, SourcePod: from.Pod, SourceNamespace: from.Namespace,
 		SourceContainer: from.Container, SourceUnit: from.Unit, SourceProcess: from.Process, SourcePID: from.PID,
+		SourceWorkload: from.Workload, SourceWorkloadKind: from.WorkloadKind, SourceService: from.Service, SourceKubernetesNode: from.KubernetesNode,
 
 		DestinationCgroupID: to.CgroupID, DestinationCgroup: to.Cgroup, DestinationContainerID: to.ContainerID, DestinationRuntime: to.Runtime,
 		DestinationPodUID: to.PodUID, DestinationQOSClass: to.QOSClass, DestinationPod: to.Pod, DestinationNamespace: to.Namespace,
 		DestinationContainer: to.Container, DestinationUnit: to.Unit, DestinationProcess: to.Process, DestinationPID: to.PID,
+		DestinationWorkload: to.Workload, DestinationWorkloadKind: to.WorkloadKind, DestinationService: to.Service,
+		DestinationKubernetesNode: to.KubernetesNode,
 
 		PeerName: v.strings[r.peerName], Interfaces: v.strings[r.interfaces],
 		ICMPType: uint32(r.icmpType), ICMPCode: uint32(r.icmpCode), TCPFlags: uint32(r.tcpFlags),
@@ -211,12 +214,13 @@ func (r *flowReader) identities(end string, use func(int, uint32)) {
 	type key struct {
 		cgroup uint64
 		pid    uint32
-		words  [10]uint32
+		words  [14]uint32
 	}
 	cgroups, pids := block.Numbers[uint64](r.Group, end+"cgroup_id"), block.Numbers[uint32](r.Group, end+"pid")
-	var words [10][]uint32
-	for i, column := range [10]string{
+	var words [14][]uint32
+	for i, column := range [14]string{
 		"cgroup", "container_id", "runtime", "pod_uid", "qos_class", "pod", "namespace", "container", "unit", "process",
+		"workload", "workload_kind", "service", "kubernetes_node",
 	} {
 		words[i] = r.words(end + column)
 	}
@@ -237,6 +241,7 @@ func (r *flowReader) identities(end string, use func(int, uint32)) {
 				id = r.chunk.identityID(flow.Identity{
 					CgroupID: k.cgroup, Cgroup: s(w[0]), ContainerID: s(w[1]), Runtime: s(w[2]), PodUID: s(w[3]), QOSClass: s(w[4]),
 					Pod: s(w[5]), Namespace: s(w[6]), Container: s(w[7]), Unit: s(w[8]), Process: s(w[9]), PID: k.pid,
+					Workload: s(w[10]), WorkloadKind: s(w[11]), Service: s(w[12]), KubernetesNode: s(w[13]),
 				})
 				known[k] = id
 			}

@@ -156,6 +156,7 @@ func (c *codec) identity(v *flow.Identity) {
 		number(c, &v.CgroupID)
 		for _, s := range []*string{
 			&v.Cgroup, &v.ContainerID, &v.Runtime, &v.PodUID, &v.QOSClass, &v.Pod, &v.Namespace, &v.Container, &v.Unit, &v.Process,
+			&v.Workload, &v.WorkloadKind, &v.Service, &v.KubernetesNode,
 		} {
 			c.text(s)
 		}
