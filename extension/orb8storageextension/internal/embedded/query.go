@@ -23,6 +23,9 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 	coverage, files, views := note(s, &s.flows, now, since, until, (*node).flowReports, (*chunk).view)
 	defer free(files)
 
+	if absent(&query.Selection, files, views) {
+		return storage.FlowResult{Flows: []storage.Flow{}, Coverage: coverage}, nil
+	}
 	a := newAggregation(since, until)
 	lost, err := s.readBlocks(ctx, "flows", files, func(f *block.File) error {
 		for _, g := range f.Groups() {
