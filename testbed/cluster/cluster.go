@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,8 @@ const (
 	// NodeIP is the node's address. All clusters have the same, each in a network namespace of its own.
 	NodeIP = "192.168.77.2"
 
-	podRange     = "10.244.0.0/24"
+	// PodRange is small, so that the addresses of pods are soon used again.
+	PodRange     = "10.244.0.0/26"
 	dnsServiceIP = "10.96.0.10"
 )
 
@@ -274,6 +276,24 @@ func (c *Cluster) down() error {
 func (c *Cluster) Command(ctx context.Context, path string, args ...string) (*exec.Cmd, error) {
 	return c.command(ctx, path, args...)
 }
+
+// Listen listens on the node, where pods reach it at NodeIP.
+func (c *Cluster) Listen(network, address string) (l net.Listener, err error) {
+	err = c.node.enter(func() (err error) {
+		l, err = net.Listen(network, address)
+		return err
+	}, unix.CLONE_NEWNET)
+	return l, err
+}
+
+// Root returns a directory in which the machine sees the node's files.
+func (c *Cluster) Root() (string, error) {
+	pid, err := c.daemons.pid(holder)
+	return fmt.Sprintf("/proc/%d/root", pid), err
+}
+
+// Cgroup returns the directory in which the machine sees what is the root of cgroup v2 to the node.
+func (c *Cluster) Cgroup() string { return c.node.cgroups.v2() }
 
 // Daemon is a process of a cluster.
 type Daemon struct {

@@ -41,7 +41,7 @@ state = "/run/containerd"
 
 	cniConfig = template.Must(template.New("cni").Parse(`{"cniVersion": "1.0.0", "name": "pods", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "dataDir": "/run/cni-ipam", "ranges": [[{"subnet": "` + podRange + `"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+   "ipam": {"type": "host-local", "dataDir": "/run/cni-ipam", "ranges": [[{"subnet": "` + PodRange + `"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}
 ]}
 `))
@@ -67,8 +67,8 @@ imageGCHighThresholdPercent: 100
 evictionHard: {imagefs.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", memory.available: 50Mi}
 nodeStatusUpdateFrequency: 5s
 syncFrequency: 10s
-# More than the default of 110, and faster than its 50 requests a second: tests make pods by the dozen.
-maxPods: 240
+# As many as there are addresses for. Faster than the default of 50 requests a second: tests make pods by the dozen.
+maxPods: 50
 kubeAPIQPS: 200
 kubeAPIBurst: 400
 `))
