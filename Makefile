@@ -71,8 +71,8 @@ cluster-down: ## end it and remove all of it
 	go run ./testbed/cluster/cmd/cluster down
 
 .PHONY: e2e
-e2e: build cluster-build ## run orb8 on that Kubernetes and hold its records against the container runtime's, as root
-	ORB8_REQUIRE=k8s go test -count=1 -v -p=1 -timeout=60m $(TESTFLAGS) ./testbed/cluster ./testbed/e2e
+e2e: build image cluster-build ## run orb8 on that Kubernetes and hold its records against the container runtime's, as root
+	ORB8_REQUIRE=k8s go test -count=1 -v -p=1 -timeout=60m $(TESTFLAGS) ./testbed/cluster ./testbed/deploy ./testbed/e2e
 
 .PHONY: bench
 bench: ## run every benchmark
