@@ -35,8 +35,9 @@ type Cache struct {
 	// gone are the deleted pods, in the order in which they are to be forgotten.
 	gone     []departure
 	observed int
-	// unsynced is how many kinds of objects have not been read once.
+	// unsynced is how many kinds of objects have not been read once, of those that are expected.
 	unsynced int
+	expected bool
 	// lost is since when the API has told nothing; zero while it does.
 	lost time.Time
 }
@@ -122,7 +123,14 @@ func (c *Cache) setLost(since time.Time) {
 func (c *Cache) expect(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unsynced = n
+	c.unsynced, c.expected = n, true
+}
+
+// Ready tells whether everything that is to be read has been read once.
+func (c *Cache) Ready() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.expected && c.unsynced == 0
 }
 
 func (c *Cache) synced() {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8s "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -206,4 +207,36 @@ func TestForbidden(t *testing.T) {
 	require.Eventually(t, func() bool { return len(f.told()) == 1 }, soon, 10*time.Millisecond)
 	assert.Regexp(t, `^cannot watch (pods|nodes): .*is forbidden: User "nobody" cannot`, f.told()[0])
 	stop()
+
+	// The permissions that the processor's README names are enough.
+	admin, err := plane.Client()
+	require.NoError(t, err)
+	verbs := []string{"get", "list", "watch"}
+	_, err = admin.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "agent"},
+		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods", "nodes"}, Verbs: verbs}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = admin.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "gateway"},
+		Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: verbs},
+			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: verbs},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	bind := func(role string) {
+		_, err := admin.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: role}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "nobody"}},
+		}, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	ready := func(f *follower) func() bool { return func() bool { return f.Ready() && f.Stale().IsZero() } }
+	bind("agent")
+	agent, _ := follow(t, client, Scope{Node: "node-1"})
+	require.Eventually(t, ready(agent), soon, 10*time.Millisecond)
+	bind("gateway")
+	gateway, _ := follow(t, client, Scope{})
+	require.Eventually(t, ready(gateway), soon, 10*time.Millisecond)
 }

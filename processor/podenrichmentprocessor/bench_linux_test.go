@@ -105,7 +105,8 @@ func TestServerThatStreamsNoFirstList(t *testing.T) {
 	assert.Equal(t, name, resource["k8s.pod.name"])
 	assert.Equal(t, "web-7c9-00001", rec["destination.k8s.pod.name"])
 	assert.True(t, a.pods.cache.Stale().IsZero())
-	assert.Empty(t, a.host.events)
+	assert.Empty(t, a.host.reported())
+	require.Eventually(t, func() bool { return a.warnings.FilterMessageSnippet("No node of the cluster").Len() == 1 }, soon, time.Millisecond)
 }
 
 // BenchmarkPods is 10,000 flow records of 100 containers as a receiver makes them, of pods that talk to each other: on an

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -142,10 +144,21 @@ func TestFactoryMakesAnewAfterShutdown(t *testing.T) {
 // statusHost remembers the statuses that were reported.
 type statusHost struct {
 	component.Host
+	mu     sync.Mutex
 	events []*componentstatus.Event
 }
 
-func (h *statusHost) Report(e *componentstatus.Event) { h.events = append(h.events, e) }
+func (h *statusHost) Report(e *componentstatus.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.events = append(h.events, e)
+}
+
+func (h *statusHost) reported() []*componentstatus.Event {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.events)
+}
 
 func newTestEnricher(t *testing.T, cfg *Config) *enricher {
 	t.Helper()
@@ -161,7 +174,7 @@ func TestStartRefusesAPathThatIsNoCgroup(t *testing.T) {
 	host := &statusHost{}
 	assert.EqualError(t, e.start(t.Context(), host),
 		"cgroup_path: "+dir+" is not in a cgroup v2 hierarchy; leave the path empty to have one found")
-	assert.Empty(t, host.events)
+	assert.Empty(t, host.reported())
 }
 
 func TestStartWithoutCgroupsPassesDataOn(t *testing.T) {
@@ -173,9 +186,9 @@ func TestStartWithoutCgroupsPassesDataOn(t *testing.T) {
 	host := &statusHost{}
 	require.NoError(t, e.start(t.Context(), host))
 	require.NoError(t, e.start(t.Context(), host))
-	require.Len(t, host.events, 1)
-	assert.Equal(t, componentstatus.StatusPermanentError, host.events[0].Status())
-	assert.Equal(t, none, host.events[0].Err())
+	require.Len(t, host.reported(), 1)
+	assert.Equal(t, componentstatus.StatusPermanentError, host.reported()[0].Status())
+	assert.Equal(t, none, host.reported()[0].Err())
 	assert.Len(t, logs.All(), 1)
 
 	ld := plog.NewLogs()
@@ -194,7 +207,7 @@ func TestStartSaysThatCgroupsAreHidden(t *testing.T) {
 	e.findMount = func(string) (cgroup.Mount, error) { return cgroup.Mount{Path: dir, Partial: true}, nil }
 	host := &statusHost{}
 	require.NoError(t, e.start(t.Context(), host))
-	assert.Empty(t, host.events)
+	assert.Empty(t, host.reported())
 	require.Len(t, logs.All(), 1)
 	assert.Equal(t, "Only a part of the cgroups of this node is known; give the container the host's /sys/fs/cgroup", logs.All()[0].Message)
 	assert.Equal(t, 1, e.resolver.Len())

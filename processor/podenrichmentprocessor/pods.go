@@ -36,6 +36,10 @@ type pods struct {
 	waiting   *waiting
 	reasons   [numReasons]metric.AddOption
 
+	// node is the name of this node, whose being there is checked once; empty on a gateway.
+	node    string
+	checked sync.Once
+
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -43,7 +47,7 @@ type pods struct {
 func newPods(cfg *KubernetesConfig, set processor.Settings, telemetry *metadata.TelemetryBuilder, e *enricher) *pods {
 	p := &pods{cfg: cfg, set: set, telemetry: telemetry, waiting: newWaiting(cfg.Wait, telemetry, set.Logger)}
 	p.namer = &namer{
-		cache:  kubernetes.NewCache(cfg.Scope == scopeCluster, cfg.KeepDeleted, p.waiting.wake),
+		cache:  kubernetes.NewCache(cfg.Scope == scopeCluster, cfg.KeepDeleted, p.changed),
 		absent: newAbsentees(),
 		ask:    func() {},
 		local:  &e.local, source: &e.source, destination: &e.destination,
@@ -70,6 +74,7 @@ func (p *pods) start(host component.Host, node string) error {
 	var scope kubernetes.Scope
 	if p.cfg.Scope == scopeNode {
 		scope.Node = node
+		p.node = node
 	}
 	if p.cfg.PodsFrom == fromKubelet {
 		if scope.Kubelet, err = p.kubelet(api, node); err != nil {
@@ -86,6 +91,20 @@ func (p *pods) start(host component.Host, node string) error {
 	p.running.Go(func() { p.sweep(ctx) })
 	p.waiting.start()
 	return nil
+}
+
+// changed is called when something became known.
+func (p *pods) changed() {
+	p.waiting.wake()
+	if p.node == "" || !p.cache.Ready() {
+		return
+	}
+	p.checked.Do(func() {
+		if _, known := p.cache.Node(p.node); !known {
+			p.set.Logger.Warn("No node of the cluster has the name of this one, so its pods are not known; give node_name what "+
+				"`kubectl get nodes` shows", zap.String("node_name", p.node))
+		}
+	})
 }
 
 func (p *pods) kubelet(api *rest.Config, node string) (*kubernetes.Kubelet, error) {

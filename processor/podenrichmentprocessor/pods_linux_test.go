@@ -21,6 +21,8 @@ import (
 	"go.opentelemetry.io/collector/processor/processorhelper"
 	"go.opentelemetry.io/collector/processor/processortest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8s "k8s.io/client-go/kubernetes"
@@ -51,6 +53,8 @@ type agent struct {
 	metrics *queue[pmetric.Metrics]
 	traces  *queue[ptrace.Traces]
 	sink    *consumertest.LogsSink
+	// warnings are what was logged.
+	warnings *observer.ObservedLogs
 }
 
 // newAgent starts an agent on node-1 with the kubeconfig.
@@ -63,6 +67,8 @@ func newAgent(t testing.TB, kubeconfig string, change func(*Config, *KubernetesC
 	t.Cleanup(func() { assert.NoError(t, a.telemetry.Shutdown(context.Background())) })
 	set := processortest.NewNopSettings(metadata.Type)
 	set.TelemetrySettings = a.telemetry.NewTelemetrySettings()
+	core, warnings := observer.New(zap.WarnLevel)
+	set.Logger, a.warnings = zap.New(core), warnings
 	cfg := createDefaultConfig().(*Config)
 	cfg.NodeName = "node-1"
 	k := *cfg.Kubernetes.GetOrInsertDefault()
@@ -344,6 +350,67 @@ func TestPods(t *testing.T) {
 	})
 }
 
+// While the API server is away pods that are known are named, by their cgroup or by what they are seen to use; an address
+// that has moved in the meantime is not named wrongly. When it is back all is as before.
+func TestOutage(t *testing.T) {
+	plane := cluster.StartControlPlane(t, cluster.ControlPlaneOptions{})
+	client, err := plane.Client()
+	require.NoError(t, err)
+	web := makePod(t, client, "web", "node-1", "10.244.1.5", nil, nil)
+	begin(t, client, web, containerOf("a"))
+	db := makePod(t, client, "db", "node-1", "10.244.1.6", nil, nil)
+	begin(t, client, db, containerOf("b"))
+	moved := makePod(t, client, "moved", "node-1", "10.244.1.7", nil, nil)
+	begin(t, client, moved, containerOf("c"))
+	a := newAgent(t, plane.Kubeconfig(), func(_ *Config, k *KubernetesConfig) { k.Wait.Timeout = 2 * time.Second }, nil)
+	ids := map[string]int64{}
+	for name, p := range map[string]*corev1.Pod{"a": web, "b": db, "c": moved} {
+		ids[name] = a.cgroupOf(t, string(p.UID), containerOf(name))
+	}
+	require.Eventually(t, func() bool {
+		return a.pods.cache.Ready() && a.pods.cache.Sizes()["pod"] == 3 && a.pods.cache.Stale().IsZero()
+	}, soon, time.Millisecond)
+	require.NoError(t, plane.StopAPIServer())
+	require.Eventually(t, func() bool { return a.warnings.FilterMessageSnippet("does not answer").Len() == 1 }, soon, time.Millisecond)
+
+	// Both ends of a flow in one batch confirm each other.
+	both := oneRecord(t, ids["a"], record("egress", "10.244.1.5", "10.244.1.6", 80))
+	oneRecord(t, ids["b"], record("ingress", "10.244.1.5", "10.244.1.6", 80)).ResourceLogs().MoveAndAppendTo(both.ResourceLogs())
+	a.consume(t, both)
+	resource, rec := a.received(t, 0)
+	assert.Equal(t, "web", resource["k8s.pod.name"])
+	assert.Equal(t, "db", rec["destination.k8s.pod.name"])
+	assert.Equal(t, "web", a.sink.AllLogs()[0].ResourceLogs().At(1).ScopeLogs().At(0).LogRecords().At(0).Attributes().AsRaw()["source.k8s.pod.name"])
+	assert.Zero(t, a.number(t, "let_go"))
+
+	// The database was made anew, with the address of a pod that is gone: it says so itself.
+	a.consume(t, oneRecord(t, ids["b"], record("egress", "10.244.1.7", "192.0.2.9", 443)))
+	resource, _ = a.received(t, 1)
+	assert.Equal(t, "db", resource["k8s.pod.name"])
+	a.consume(t, oneRecord(t, ids["a"], record("egress", "10.244.1.5", "10.244.1.7", 80)))
+	_, rec = a.received(t, 2)
+	assert.Equal(t, "db", rec["destination.k8s.pod.name"])
+	// A pod that nobody knows has an address that was another's: it stays without a name.
+	stranger := a.cgroupOf(t, podUID, containerOf("d"))
+	a.consume(t, oneRecord(t, stranger, record("egress", "10.244.1.6", "192.0.2.9", 443)))
+	a.consume(t, oneRecord(t, ids["a"], record("egress", "10.244.1.5", "10.244.1.6", 80)))
+	require.Eventually(t, func() bool { return a.sink.LogRecordCount() == 6 }, soon, time.Millisecond)
+	for _, ld := range a.sink.AllLogs()[3:] {
+		for _, rl := range ld.ResourceLogs().All() {
+			assert.NotContains(t, rl.ScopeLogs().At(0).LogRecords().At(0).Attributes().AsRaw(), "destination.k8s.pod.name")
+			uid, _ := rl.Resource().Attributes().Get("k8s.pod.uid")
+			_, named := rl.Resource().Attributes().Get("k8s.pod.name")
+			assert.Equal(t, uid.Str() != podUID, named)
+		}
+	}
+	assert.Equal(t, int64(2), a.number(t, "let_go", "timeout"))
+
+	require.NoError(t, plane.StartAPIServer(t.Context()))
+	require.Eventually(t, func() bool { return a.pods.cache.Stale().IsZero() }, 3*soon, 10*time.Millisecond)
+	require.Len(t, a.host.reported(), 2)
+	assert.Equal(t, componentstatus.StatusOK, a.host.reported()[1].Status())
+}
+
 // A collector that starts while the API is away starts, and lets records go with what their cgroups tell.
 func TestColdStartWithoutAPI(t *testing.T) {
 	kubeconfig := filepath.Join(t.TempDir(), "config")
@@ -364,9 +431,9 @@ func TestColdStartWithoutAPI(t *testing.T) {
 		return err == nil && outage.Data.(metricdata.Gauge[float64]).DataPoints[0].Value > 5.5
 	}, soon, 10*time.Millisecond)
 	require.NoError(t, a.shutdown())
-	require.Len(t, a.host.events, 1)
-	assert.Equal(t, componentstatus.StatusRecoverableError, a.host.events[0].Status())
-	assert.ErrorContains(t, a.host.events[0].Err(), "connection refused")
+	require.Len(t, a.host.reported(), 1)
+	assert.Equal(t, componentstatus.StatusRecoverableError, a.host.reported()[0].Status())
+	assert.ErrorContains(t, a.host.reported()[0].Err(), "connection refused")
 }
 
 // What waits at the end goes on, and what comes after it does not wait.
