@@ -20,7 +20,8 @@ import (
 const simulated = "kwok.x-k8s.io/node"
 
 // Simulate adds nodes that exist in the API alone, with pods spread evenly over them and over ten namespaces, and returns
-// when all are made. kwok makes nodes ready and pods running, some 200 a second. It can be called again for more.
+// when all are made. kwok makes nodes ready and pods running, some 200 a
+// second, with addresses and without ids of containers. It can be called again for more.
 func (p *ControlPlane) Simulate(ctx context.Context, nodes, pods int) error {
 	if !p.daemons.running("kwok") {
 		if err := p.startKwok(ctx); err != nil {
