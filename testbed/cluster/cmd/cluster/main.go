@@ -119,11 +119,10 @@ func newStatusCommand(name *string) *cobra.Command {
 }
 
 func newKubectlCommand(name *string) *cobra.Command {
-	return &cobra.Command{
-		Use:                "kubectl ARGS...",
-		Short:              "Run kubectl as the administrator",
-		Example:            "  cluster kubectl get pods -A",
-		DisableFlagParsing: true,
+	cmd := &cobra.Command{
+		Use:     "kubectl ARGS...",
+		Short:   "Run kubectl as the administrator",
+		Example: "  cluster kubectl get pods -A",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := cluster.Find(*name)
 			if err != nil {
@@ -133,6 +132,8 @@ func newKubectlCommand(name *string) *cobra.Command {
 			return run(kubectl, err)
 		},
 	}
+	cmd.Flags().SetInterspersed(false) // what follows the first argument is kubectl's own
+	return cmd
 }
 
 func newExecCommand(name *string) *cobra.Command {
