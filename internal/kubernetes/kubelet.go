@@ -33,10 +33,19 @@ type Kubelet struct {
 	asked  chan struct{}
 }
 
-// NewKubelet returns the kubelet at the endpoint, such as https://node-1:10250. It is known by tlsConfig, and is shown the
-// token, if there is one, by which the API server knows its clients.
+// NewKubelet returns the kubelet at the endpoint, such as https://node-1:10250. It is known by tlsConfig, which may be nil
+// without TLS, and is shown the certificate that this has, or else the certificate or token by which the API server knows us.
 func NewKubelet(endpoint string, tlsConfig *tls.Config, api *rest.Config) (*Kubelet, error) {
-	var rt http.RoundTripper = &http.Transport{TLSClientConfig: tlsConfig, IdleConnTimeout: 2 * kubeletInterval}
+	if tlsConfig != nil && len(tlsConfig.Certificates) == 0 && tlsConfig.GetClientCertificate == nil {
+		ours, err := rest.TLSConfigFor(api)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the certificate for the kubelet: %w", err)
+		}
+		if ours != nil {
+			tlsConfig.Certificates, tlsConfig.GetClientCertificate = ours.Certificates, ours.GetClientCertificate
+		}
+	}
+	var rt http.RoundTripper = &http.Transport{TLSClientConfig: tlsConfig, DialContext: api.Dial, IdleConnTimeout: 2 * kubeletInterval}
 	if api.BearerToken != "" || api.BearerTokenFile != "" {
 		var err error
 		if rt, err = transport.NewBearerAuthWithRefreshRoundTripper(api.BearerToken, api.BearerTokenFile, rt); err != nil {

@@ -179,8 +179,8 @@ func (t *attempt) end(resource pcommon.Map, lr plog.LogRecord, names *attributeN
 	case kubernetes.Ambiguous:
 		t.unnamed[ambiguous]++
 	case kubernetes.Awaited:
-		if !t.cache.Stale().IsZero() {
-			// Whoever it is, the API or its own flows say so later.
+		if t.cache.Ready() && !t.cache.Stale().IsZero() {
+			// Whoever it is, its own flows say so, and for the next record again.
 			if t.final {
 				t.unnamed[unknown]++
 			}
