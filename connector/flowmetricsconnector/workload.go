@@ -29,6 +29,8 @@ const (
 	containerID
 	containerName
 	podUID
+	// A Service's own address; a pod that it stands before has a name of its own.
+	serviceName
 	podName
 	// A pod's owners, and their owners above them.
 	replicaSetName
@@ -54,6 +56,8 @@ func rankOf(attribute string) rank {
 		return containerName
 	case flow.AttrPodUID:
 		return podUID
+	case flow.AttrService:
+		return serviceName
 	case flow.AttrPod:
 		return podName
 	case "k8s.replicaset.name":
@@ -106,7 +110,7 @@ func (n *naming) improve(other *naming) {
 // returns false when there is not even an address.
 func (n *naming) workload() (workload, bool) {
 	switch {
-	case n.rank >= podName:
+	case n.rank >= serviceName:
 		return workload{n.namespace, n.name}, true
 	case n.rank != noName:
 		return workload{name: n.name}, true

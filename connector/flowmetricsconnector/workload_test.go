@@ -30,6 +30,7 @@ func TestWorkloadIsTheBestNameKnown(t *testing.T) {
 		{flow.AttrContainerID, "0123abcd", "0123abcd"},
 		{"container.name", "web-1", "web-1"},
 		{flow.AttrPodUID, "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"},
+		{flow.AttrService, "front", "shop/front"},
 		{flow.AttrPod, "checkout-5d4f-x7", "shop/checkout-5d4f-x7"},
 		{"k8s.replicaset.name", "checkout-5d4f", "shop/checkout-5d4f"},
 		{"k8s.job.name", "report-2907", "shop/report-2907"},
