@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,9 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/orb8/orb8/internal/testutil"
 )
 
 func TestSimulate(t *testing.T) {
+	c, err := openCache()
+	require.NoError(t, err)
+	_, err = c.program(kwokModule, "kwok")
+	testutil.Require(t, "k8s", err == nil, fmt.Sprint(err))
 	p := StartControlPlane(t, ControlPlaneOptions{})
 	const nodes, pods = 20, 200
 	require.NoError(t, p.Simulate(t.Context(), nodes, pods/2))
