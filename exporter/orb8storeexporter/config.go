@@ -12,7 +12,7 @@ import (
 type Config struct {
 	// Storage is the orb8_storage extension to write to.
 	Storage component.ID `mapstructure:"storage"`
-	// Queue decouples the pipeline from the store. Off by default: a write to memory neither waits nor fails.
+	// Queue decouples the pipeline from the store. Off by default: what it holds in memory is acknowledged and not stored yet.
 	Queue configoptional.Optional[exporterhelper.QueueBatchConfig] `mapstructure:"sending_queue"`
 }
 

@@ -32,6 +32,9 @@ type EmbeddedConfig struct {
 	MaxBytes int64 `mapstructure:"max_bytes"`
 	// Head is what of a directory's records is in memory.
 	Head HeadConfig `mapstructure:"head"`
+	// MaxQueryRecords is how many records of a directory a query reads, the newest; its answer says from when on it is whole.
+	// 0 is all. It bounds the memory that a query takes.
+	MaxQueryRecords int64 `mapstructure:"max_query_records"`
 	// FsyncInterval is how often what was acknowledged is made to outlive the machine; 0 is before it is acknowledged. It outlives
 	// the collector in any case.
 	FsyncInterval time.Duration `mapstructure:"fsync_interval"`
@@ -39,7 +42,7 @@ type EmbeddedConfig struct {
 
 // HeadConfig bounds the records that are not in a file yet.
 type HeadConfig struct {
-	// MaxBytes is the memory that they take, at most twice over, at least 1 MiB.
+	// MaxBytes is the memory from which on they go to a file, at least 1 MiB. They take at most four times as much meanwhile.
 	MaxBytes int64 `mapstructure:"max_bytes"`
 	// MaxAge is how long a record is there at most, at least 1s.
 	MaxAge time.Duration `mapstructure:"max_age"`
@@ -48,6 +51,7 @@ type HeadConfig struct {
 func createDefaultConfig() component.Config {
 	return &Config{Embedded: EmbeddedConfig{
 		Retention: time.Hour, MaxBytes: 64 << 20, Head: HeadConfig{MaxBytes: 16 << 20, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
+		MaxQueryRecords: 500_000,
 	}}
 }
 
@@ -59,6 +63,9 @@ func (c *EmbeddedConfig) Validate() error {
 	}
 	if c.MaxBytes < embedded.MinBytes {
 		errs = errors.Join(errs, fmt.Errorf("max_bytes: %d is too small; use %d or more", c.MaxBytes, embedded.MinBytes))
+	}
+	if c.MaxQueryRecords < 0 {
+		errs = errors.Join(errs, fmt.Errorf("max_query_records: %d is negative; use 0 for no bound", c.MaxQueryRecords))
 	}
 	if c.FsyncInterval < 0 {
 		errs = errors.Join(errs, fmt.Errorf("fsync_interval: %s is negative; use 0 to sync every write", c.FsyncInterval))

@@ -23,14 +23,15 @@ func TestConfig(t *testing.T) {
 	}{
 		{id: "", want: &Config{Embedded: EmbeddedConfig{
 			Retention: time.Hour, MaxBytes: 67108864, Head: HeadConfig{MaxBytes: 16777216, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
+			MaxQueryRecords: 500_000,
 		}}},
 		{id: "all", want: &Config{Embedded: EmbeddedConfig{
 			Directory: "/var/lib/orb8/store", Retention: 30 * time.Minute, MaxBytes: 8388608,
-			Head: HeadConfig{MaxBytes: 1048576, MaxAge: time.Second},
+			Head: HeadConfig{MaxBytes: 1048576, MaxAge: time.Second}, MaxQueryRecords: 1000,
 		}}},
 		{id: "short", err: []string{"embedded: retention: 59s is too short; use 1m0s or more"}},
 		{id: "small", err: []string{"embedded: max_bytes: 1000 is too small; use 4194304 or more"}},
-		{id: "negative", err: []string{"retention: -1h0m0s is too short", "max_bytes: -1 is too small", "fsync_interval: -1s is negative"}},
+		{id: "negative", err: []string{"retention: -1h0m0s is too short", "max_bytes: -1 is too small", "fsync_interval: -1s is negative", "max_query_records: -1 is negative"}},
 		{id: "head", err: []string{"head: max_bytes: 1000 is too small; use 1048576 or more", "max_age: 10ms is too short; use 1s or more"}},
 	}
 	conf, err := confmaptest.LoadConf(filepath.Join("testdata", "config.yaml"))

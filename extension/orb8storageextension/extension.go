@@ -52,7 +52,9 @@ func newStorageExtension(settings component.TelemetrySettings, cfg *Config) *sto
 }
 
 func (e *storageExtension) bounds() embedded.Settings {
-	return embedded.Settings{Retention: e.config.Retention, MaxBytes: uint64(e.config.MaxBytes), Now: time.Now}
+	return embedded.Settings{
+		Retention: e.config.Retention, MaxBytes: uint64(e.config.MaxBytes), MaxQueryRecords: uint64(e.config.MaxQueryRecords), Now: time.Now,
+	}
 }
 
 // Start opens the store where it has a directory, and makes its state observable.

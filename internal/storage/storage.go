@@ -89,7 +89,7 @@ type Coverage struct {
 	// Lost is everything that may be missing from the range, over all nodes: a loss whose time is known only to lie
 	// between two reports counts when any instant between them is in the range. It is never understated.
 	Lost Loss
-	// Oldest is the oldest instant that the store still covers.
+	// Oldest is the oldest instant that the answer covers: the store's own, or a later one where a query may not read all of it.
 	Oldest time.Time
 	// MissingNodes are the nodes, by name, whose last status (of their flows, or of their system calls, where these were asked
 	// for) is older than three of their intervals, at Until or now, whichever is first. A node that does not report for longer

@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -10,16 +11,24 @@ import (
 	"github.com/orb8/orb8/internal/storage"
 )
 
-// blocksIn returns the blocks that may hold rows of [since, until), for a query that frees them at its end.
-func (h *history[S]) blocksIn(since, until int64) []*block.File {
-	var files []*block.File
-	for _, f := range h.blocks {
-		if f.Meta.End >= since && f.Meta.Start < until {
-			f.Use()
-			files = append(files, f)
+// blocksIn returns the blocks that may hold rows of [since, until), oldest first, for a query that frees them at its end. Of more
+// than so many records, unless that is 0, it leaves out the oldest, and returns from when on none are left out.
+func (h *history[S]) blocksIn(since, until int64, maxRecords uint64) (files []*block.File, from int64) {
+	var records uint64
+	for _, f := range slices.Backward(h.blocks) {
+		if f.Meta.End < since || f.Meta.Start >= until {
+			continue
 		}
+		if records += f.Meta.Rows; maxRecords > 0 && records > maxRecords && len(files) > 0 {
+			// A node whose clock is ahead must not move the edge beyond what has arrived.
+			from = max(from, min(f.Meta.End, f.Meta.Written))
+			continue
+		}
+		f.Use()
+		files = append(files, f)
 	}
-	return files
+	slices.Reverse(files)
+	return files, from
 }
 
 func free(files []*block.File) {

@@ -25,6 +25,8 @@ type dictionary struct {
 	words
 	stringIndex   map[string]uint32
 	identityIndex map[flow.Identity]uint32
+	// last are the identities of the two that were asked for last: those of a record's ends are mostly those of the one before.
+	last [2]uint32
 	// bytes is the memory of the words. The two indexes, which live only while the chunk is written, are not counted.
 	bytes uint64
 }
@@ -65,6 +67,17 @@ func (d *dictionary) stringID(s string) uint32 {
 }
 
 func (d *dictionary) identityID(identity flow.Identity) uint32 {
+	for _, id := range d.last {
+		if int(id) < len(d.identities) && d.identities[id] == identity {
+			return id
+		}
+	}
+	id := d.indexedID(identity)
+	d.last[0], d.last[1] = id, d.last[0]
+	return id
+}
+
+func (d *dictionary) indexedID(identity flow.Identity) uint32 {
 	id, known := d.identityIndex[identity]
 	if !known {
 		for _, s := range []*string{

@@ -22,14 +22,15 @@ const MinHeadBytes = 1 << 20
 // upkeepInterval is how often the store looks what is due: blocks to be written again after a failure, merged or dropped.
 const upkeepInterval = time.Second
 
-// overflow is how many heads may be in memory: one that is filled, and others that are written.
-const overflow = 2
+// overflow is how many heads may be in memory: one that is filled, and others that are written. A node brings what an interval had
+// at once.
+const overflow = 4
 
 // DiskSettings say where a store keeps its records.
 type DiskSettings struct {
 	// Directory is made if it is not there. It belongs to one store at a time.
 	Directory string
-	// HeadBytes is the memory that records take, at most twice over, and HeadAge how long they are there, before they go to a
+	// HeadBytes is the memory that records take, at most four times over, and HeadAge how long they are there, before they go to a
 	// block.
 	HeadBytes uint64
 	HeadAge   time.Duration

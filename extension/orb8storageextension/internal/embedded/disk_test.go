@@ -317,6 +317,32 @@ func TestSmallBlocksAreMerged(t *testing.T) {
 	assert.Equal(t, ask(t, memory), ask(t, s))
 }
 
+func TestAQueryReadsTheNewestRecords(t *testing.T) {
+	s, clock := openTestStore(t, t.TempDir(), func(s *Settings) { s.MaxQueryRecords = 250 })
+	for i := range 3 {
+		clock.set(10*i + 5)
+		s.WriteFlows(t.Context(), many(100, 10*i+5))
+		s.disk.keeping.Lock() // three blocks are not merged
+		require.NoError(t, s.disk.seal())
+		s.disk.keeping.Unlock()
+	}
+	s.WriteFlows(t.Context(), many(100, 40))
+	result := query(t, s, storage.FlowQuery{SeparateEnds: true})
+	assert.EqualValues(t, 300, sumOf(result), "two blocks of three, and what is in memory")
+	assert.Equal(t, at(5), result.Oldest, "what was seen until then is left out")
+	assert.Equal(t, at(5), query(t, s, storage.FlowQuery{Since: at(-100)}).Oldest)
+	result = query(t, s, storage.FlowQuery{Until: at(10)})
+	assert.EqualValues(t, 100, sumOf(result), "those of the range count")
+}
+
+// sumOf returns how many records an answer sums.
+func sumOf(result storage.FlowResult) (n uint64) {
+	for _, f := range result.Flows {
+		n += f.Packets / record(0, 0).Packets
+	}
+	return n
+}
+
 func TestAMergeThatWasCutShort(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := openTestStore(t, dir)

@@ -105,7 +105,13 @@ func note[S segment, V any](
 	for i, segment := range segments {
 		views[i] = view(segment)
 	}
-	return c, h.blocksIn(since, until), views
+	files, from := h.blocksIn(since, until, s.settings.MaxQueryRecords)
+	c.Oldest = later(c.Oldest, from)
+	return c, files, views
+}
+
+func later(t time.Time, nanos int64) time.Time {
+	return time.Unix(0, max(t.UnixNano(), nanos)).UTC()
 }
 
 // gaps returns what the nodes lost in a range, and which of them should have reported and did not. of tells which reports of a

@@ -27,6 +27,8 @@ type Settings struct {
 	Retention time.Duration
 	// MaxBytes is what records may take, at least MinBytes: of memory, or of the disk where there is a directory.
 	MaxBytes uint64
+	// MaxQueryRecords is how many records of the disk a query reads, the newest; 0 is all. It bounds the memory of a query.
+	MaxQueryRecords uint64
 	// Disk is where they are kept; nil is memory alone.
 	Disk *DiskSettings
 	// Now is the clock.

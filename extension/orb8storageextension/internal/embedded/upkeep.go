@@ -20,7 +20,7 @@ const (
 	fanIn = 4
 	// maxBlockRows bounds a merged block, and ageParts what it may span: one in so many of the retention. What is too old goes a
 	// block at a time.
-	maxBlockRows = 4 << 20
+	maxBlockRows = 1 << 20
 	ageParts     = 8
 )
 
@@ -59,8 +59,12 @@ func (d *disk) sync(ctx context.Context) {
 func (d *disk) upkeep(ctx context.Context) {
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
-	if d.due() {
-		d.state.set(sealing, d.seal())
+	for d.due() {
+		err := d.seal()
+		d.state.set(sealing, err)
+		if err != nil {
+			break
+		}
 	}
 	if err := d.trim(); err != nil {
 		d.Logger.Error("Old blocks could not be dropped", zap.Error(err))
@@ -188,10 +192,10 @@ func (d *disk) trim() error {
 	return errors.Join(errs, d.save())
 }
 
-// compact merges blocks until there is no run of a few of about one size.
+// compact merges blocks until there is no run of a few of about one size, or a head waits to be written.
 func (d *disk) compact(ctx context.Context) error {
 	for _, s := range d.store.histories() {
-		for ctx.Err() == nil {
+		for ctx.Err() == nil && !d.due() {
 			files := d.mergeable(s)
 			if files == nil {
 				break

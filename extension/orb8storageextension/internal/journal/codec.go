@@ -27,6 +27,10 @@ type codec struct {
 	stringIndex   map[string]uint64
 	identities    []flow.Identity
 	identityIndex map[flow.Identity]uint64
+	// last are the two identities that were written last, as those of one record are mostly those of the one before, and lastAt
+	// their numbers.
+	last   [2]flow.Identity
+	lastAt [2]uint64
 }
 
 func newWriter(buf []byte) *codec {
@@ -145,10 +149,7 @@ func (c *codec) text(v *string) {
 func (c *codec) identity(v *flow.Identity) {
 	var at uint64
 	if !c.reading {
-		var known bool
-		if at, known = c.identityIndex[*v]; !known {
-			c.identityIndex[*v] = uint64(len(c.identityIndex)) + 1
-		}
+		at = c.identityNumber(v)
 	}
 	number(c, &at)
 	switch {
@@ -170,6 +171,26 @@ func (c *codec) identity(v *flow.Identity) {
 	default:
 		c.fail(fmt.Errorf("identity %d of %d", at, len(c.identities)))
 	}
+}
+
+// identityNumber returns 0 for an identity that is new.
+func (c *codec) identityNumber(v *flow.Identity) uint64 {
+	for i, at := range c.lastAt {
+		if at != 0 && c.last[i] == *v {
+			return at
+		}
+	}
+	at, known := c.identityIndex[*v]
+	if !known {
+		at = uint64(len(c.identityIndex)) + 1
+		c.identityIndex[*v] = at
+	}
+	c.last[1], c.lastAt[1] = c.last[0], c.lastAt[0]
+	c.last[0], c.lastAt[0] = *v, at
+	if !known {
+		return 0
+	}
+	return at
 }
 
 func (c *codec) address(v *netip.AddrPort) {
