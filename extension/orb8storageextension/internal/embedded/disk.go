@@ -59,8 +59,9 @@ type disk struct {
 	// oldest is when the oldest record came that is in no block; zero where there is none.
 	oldest time.Time
 
-	// keeping is held while blocks are written, merged and dropped.
+	// keeping is held while blocks are written and dropped, merging while they are merged.
 	keeping sync.Mutex
+	merging sync.Mutex
 	// mergeAfter is when blocks are merged again after that has failed.
 	mergeAfter time.Time
 	wake       chan struct{}
@@ -84,6 +85,7 @@ func Open(settings Settings) (*Store, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop = stop
 	d.running.Go(func() { d.keep(ctx) })
+	d.running.Go(func() { d.tidy(ctx) })
 	if d.FsyncInterval > 0 {
 		d.running.Go(func() { d.sync(ctx) })
 	}

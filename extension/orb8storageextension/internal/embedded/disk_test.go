@@ -47,7 +47,8 @@ func seal(t testing.TB, s *Store) {
 
 func upkeep(t testing.TB, s *Store) {
 	t.Helper()
-	s.disk.upkeep(t.Context())
+	s.disk.upkeep()
+	require.NoError(t, s.disk.compact(t.Context()))
 }
 
 // corpus is what a small cluster reports: some of all that there is, told a second apart.
@@ -322,9 +323,7 @@ func TestAQueryReadsTheNewestRecords(t *testing.T) {
 	for i := range 3 {
 		clock.set(10*i + 5)
 		s.WriteFlows(t.Context(), many(100, 10*i+5))
-		s.disk.keeping.Lock() // three blocks are not merged
-		require.NoError(t, s.disk.seal())
-		s.disk.keeping.Unlock()
+		seal(t, s) // three are not merged
 	}
 	s.WriteFlows(t.Context(), many(100, 40))
 	result := query(t, s, storage.FlowQuery{SeparateEnds: true})
@@ -349,11 +348,11 @@ func TestAMergeThatWasCutShort(t *testing.T) {
 	parts := map[string][]byte{}
 	for i := range fanIn {
 		s.WriteFlows(t.Context(), many(10, i))
-		s.disk.keeping.Lock() // or it would merge before the last part is copied
-		require.NoError(t, s.disk.seal())
+		s.disk.merging.Lock() // or it would merge before the last part is copied
+		seal(t, s)
 		name := fmt.Sprintf("flows-%08d-%08d.parquet", i, i)
 		content, err := os.ReadFile(filepath.Join(dir, "blocks", name))
-		s.disk.keeping.Unlock()
+		s.disk.merging.Unlock()
 		require.NoError(t, err)
 		parts[name] = content
 	}

@@ -24,7 +24,7 @@ const (
 	ageParts     = 8
 )
 
-// keep does what is due until the store is closed.
+// keep writes and drops blocks until the store is closed.
 func (d *disk) keep(ctx context.Context) {
 	tick := time.NewTicker(upkeepInterval)
 	defer tick.Stop()
@@ -35,7 +35,26 @@ func (d *disk) keep(ctx context.Context) {
 		case <-d.wake:
 		case <-tick.C:
 		}
-		d.upkeep(ctx)
+		d.upkeep()
+	}
+}
+
+// tidy merges blocks until the store is closed. Heads are written meanwhile: a merge takes longer than they may wait.
+func (d *disk) tidy(ctx context.Context) {
+	tick := time.NewTicker(upkeepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := d.store.settings.Now(); now.Before(d.mergeAfter) {
+			continue
+		} else if err := d.compact(ctx); err != nil {
+			d.mergeAfter = now.Add(mergePause)
+			d.Logger.Error("Blocks could not be merged, and will not be for a while", zap.Duration("pause", mergePause), zap.Error(err))
+		}
 	}
 }
 
@@ -55,27 +74,22 @@ func (d *disk) sync(ctx context.Context) {
 	}
 }
 
-// upkeep writes a block where one is due, and then drops and merges.
-func (d *disk) upkeep(ctx context.Context) {
+// upkeep writes blocks as long as they are due, and drops old ones.
+func (d *disk) upkeep() {
 	d.keeping.Lock()
 	defer d.keeping.Unlock()
-	for d.due() {
-		err := d.seal()
-		d.state.set(sealing, err)
-		if err != nil {
-			break
+	for due := true; due; due = d.due() {
+		var err error
+		if d.due() {
+			err = d.seal()
+			d.state.set(sealing, err)
 		}
-	}
-	if err := d.trim(); err != nil {
-		d.Logger.Error("Old blocks could not be dropped", zap.Error(err))
-	}
-	now := d.store.settings.Now()
-	if now.Before(d.mergeAfter) {
-		return
-	}
-	if err := d.compact(ctx); err != nil {
-		d.mergeAfter = now.Add(mergePause)
-		d.Logger.Error("Blocks could not be merged, and will not be for a while", zap.Duration("pause", mergePause), zap.Error(err))
+		if trimErr := d.trim(); trimErr != nil {
+			d.Logger.Error("Old blocks could not be dropped", zap.Error(trimErr))
+		}
+		if err != nil {
+			return
+		}
 	}
 }
 
@@ -192,10 +206,12 @@ func (d *disk) trim() error {
 	return errors.Join(errs, d.save())
 }
 
-// compact merges blocks until there is no run of a few of about one size, or a head waits to be written.
+// compact merges blocks until there is no run of a few of about one size.
 func (d *disk) compact(ctx context.Context) error {
+	d.merging.Lock()
+	defer d.merging.Unlock()
 	for _, s := range d.store.histories() {
-		for ctx.Err() == nil && !d.due() {
+		for ctx.Err() == nil {
 			files := d.mergeable(s)
 			if files == nil {
 				break
@@ -252,7 +268,7 @@ func (d *disk) merge(s shelf, files []*block.File) error {
 		*all = slices.Replace(slices.Clone(*all), at, at+len(files), merged)
 	}
 	d.store.mu.Unlock()
-	if !there { // a query found one of them damaged
+	if !there { // one of them was dropped, or a query found it damaged
 		return merged.Remove()
 	}
 	var errs error
