@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -508,4 +509,23 @@ func TestRefusesWhatItCannotKeep(t *testing.T) {
 	_, err = s.WriteFlows(t.Context(), many(1000, 9999))
 	require.NoError(t, err)
 	assert.Equal(t, taken+1000, s.Status().Store.Records)
+}
+
+func BenchmarkWriteToDisk(b *testing.B) {
+	s, _ := openTestStore(b, b.TempDir(), func(s *Settings) { s.Disk.HeadBytes, s.MaxBytes = 8<<20, 64<<20 })
+	var second int
+	records := identified(8192, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		second++
+		for i := range records {
+			records[i].Bytes = uint64(second)
+		}
+		for batch := range slices.Chunk(records, 512) {
+			if _, err := s.WriteFlows(b.Context(), batch); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(records)), "ns/record")
 }

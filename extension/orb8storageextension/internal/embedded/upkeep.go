@@ -106,10 +106,6 @@ func (d *disk) due() bool {
 // seal writes what is in memory to blocks, one a kind, and then drops the journal of it. A block that was written stays when
 // another cannot be: the journal is read for the others alone.
 func (d *disk) seal() error {
-	// What has been written until now need not be synced while writers wait.
-	if err := d.journal.Sync(d.journal.Appended()); err != nil {
-		return err
-	}
 	type part struct {
 		shelf
 		segments int

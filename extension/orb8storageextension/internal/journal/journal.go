@@ -23,15 +23,15 @@ type Journal struct {
 	log *wlog.WL
 	// torn tells that the last Append failed, so that a part of a record may be at the segment's end: nothing may follow it.
 	torn bool
-	// bytes are those of all records since Open.
-	bytes atomic.Int64
 	// appended counts the records.
 	appended atomic.Uint64
 
 	mu sync.Mutex
-	// segment is the number of the one that is written, and file the same file, to be synced without holding up the log.
-	segment int
-	file    *os.File
+	// file is the segment that is written, to be synced without holding up the log.
+	file *os.File
+	// before are the files of earlier segments that may not be on the disk yet, and named tells whether the segment's name is.
+	before []*os.File
+	named  bool
 
 	syncing sync.Mutex
 	// synced is how many records are known to be on the disk.
@@ -63,13 +63,12 @@ func (j *Journal) begin(segment int) error {
 		return fmt.Errorf("cannot open a segment of the journal: %w", err)
 	}
 	j.mu.Lock()
-	before := j.file
-	j.segment, j.file = segment, file
-	j.mu.Unlock()
-	if before != nil {
-		err = before.Close()
+	defer j.mu.Unlock()
+	if j.file != nil {
+		j.before = append(j.before, j.file)
 	}
-	return errors.Join(err, syncDirectory(j.dir))
+	j.file, j.named = file, false
+	return nil
 }
 
 // Append adds a record. When it returns, the record is the kernel's: it outlives the process, and the machine after Sync.
@@ -83,7 +82,6 @@ func (j *Journal) Append(record []byte) error {
 		j.torn = true
 		return fmt.Errorf("cannot write to the journal: %w", err)
 	}
-	j.bytes.Add(int64(len(record)))
 	j.appended.Add(1)
 	return nil
 }
@@ -100,21 +98,25 @@ func (j *Journal) Sync(n uint64) error {
 	}
 	reached := j.appended.Load()
 	j.mu.Lock()
-	file := j.file
+	before, file, named := j.before, j.file, j.named
+	j.before, j.named = nil, true
 	j.mu.Unlock()
-	// A file that was closed meanwhile was synced by Cut.
-	if err := file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
+	err := file.Sync()
+	for _, f := range before {
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if !named {
+		err = errors.Join(err, syncDirectory(j.dir))
+	}
+	if err != nil {
 		return fmt.Errorf("cannot sync the journal: %w", err)
 	}
 	j.synced = reached
 	return nil
 }
 
-// Cut begins a new segment and returns its number. All segments before it are on the disk.
+// Cut begins a new segment and returns its number. It waits for no disk.
 func (j *Journal) Cut() (int, error) {
-	if err := j.Sync(j.Appended()); err != nil {
-		return 0, err
-	}
 	next, err := j.log.NextSegment()
 	if err != nil {
 		return 0, fmt.Errorf("cannot begin a segment of the journal: %w", err)
@@ -126,13 +128,6 @@ func (j *Journal) Cut() (int, error) {
 	return next, nil
 }
 
-// Segment returns the number of the segment that is written.
-func (j *Journal) Segment() int {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.segment
-}
-
 // Truncate drops the segments before one.
 func (j *Journal) Truncate(segment int) error {
 	if err := j.log.Truncate(segment); err != nil {
@@ -141,12 +136,13 @@ func (j *Journal) Truncate(segment int) error {
 	return syncDirectory(j.dir)
 }
 
-// Size returns the bytes of all segments.
-func (j *Journal) Size() (int64, error) { return j.log.Size() }
-
 // Close syncs the journal and closes it.
 func (j *Journal) Close() error {
-	return errors.Join(j.Sync(j.Appended()), j.log.Close(), j.file.Close())
+	err := errors.Join(j.Sync(j.Appended()), j.log.Close(), j.file.Close())
+	for _, f := range j.before { // with nothing in them that was not synced
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
 // Damage says from where on a segment cannot be read.
