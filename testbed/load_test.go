@@ -24,7 +24,7 @@ import (
 // Benchmarks of the real collector under load. They run once, whatever b.N: `go test -run '^$' -bench Load ./testbed`.
 
 // quietStore keeps what the store holds small, so that memory is the collector's and not that of a million records.
-const quietStore = "extensions: {orb8_storage: {embedded: {max_bytes: 4194304}}}\n"
+const quietStore = "extensions: {orb8_storage: {embedded: {directory: '', max_bytes: 4194304}}}\n"
 
 // BenchmarkLoadLiveFlows: 100,000 flows alive, 20,000 beginning every second, 100,000 packets a second.
 func BenchmarkLoadLiveFlows(b *testing.B) {
