@@ -2,12 +2,14 @@ package orb8storageextension
 
 import (
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/extension/extensiontest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -86,4 +88,20 @@ func TestStore(t *testing.T) {
 	require.NoError(t, extension.Shutdown(t.Context()))
 	_, err = telemetry.GetMetric("orb8_storage_records")
 	assert.Error(t, err, "a store that was shut down is observed no more")
+}
+
+// reporter is a host that keeps the statuses of its components.
+type reporter struct {
+	host
+	statuses []componentstatus.Status
+}
+
+func (r *reporter) Report(event *componentstatus.Event) { r.statuses = append(r.statuses, event.Status()) }
+
+func TestAFullDiskIsAStatus(t *testing.T) {
+	e := newStorageExtension(componenttest.NewNopTelemetrySettings(), createDefaultConfig().(*Config))
+	r := &reporter{}
+	e.report(r, syscall.ENOSPC)
+	e.report(r, nil)
+	assert.Equal(t, []componentstatus.Status{componentstatus.StatusRecoverableError, componentstatus.StatusOK}, r.statuses)
 }
