@@ -96,7 +96,9 @@ type reporter struct {
 	statuses []componentstatus.Status
 }
 
-func (r *reporter) Report(event *componentstatus.Event) { r.statuses = append(r.statuses, event.Status()) }
+func (r *reporter) Report(event *componentstatus.Event) {
+	r.statuses = append(r.statuses, event.Status())
+}
 
 func TestAFullDiskIsAStatus(t *testing.T) {
 	e := newStorageExtension(componenttest.NewNopTelemetrySettings(), createDefaultConfig().(*Config))
