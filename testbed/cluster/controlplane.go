@@ -49,6 +49,8 @@ type ControlPlane struct {
 	etcd, etcdPeer, server string
 	// node is where everything runs; nil is where the test does.
 	node *node
+	// audits is whether there is a policy of what the API server writes down of requests.
+	audits bool
 }
 
 // StartControlPlane starts a control plane on free ports of loopback. It needs no root. The test's end stops it, however
@@ -217,6 +219,9 @@ func (p *ControlPlane) StartAPIServer(ctx context.Context) error {
 	}
 	if !p.options.Controllers {
 		args = append(args, "--disable-admission-plugins=ServiceAccount")
+	}
+	if p.audits {
+		args = append(args, "--audit-policy-file="+filepath.Join(p.dir, auditPolicy), "--audit-log-path="+filepath.Join(p.dir, auditLog))
 	}
 	if err := p.startKubernetes(ctx, "kube-apiserver", args...); err != nil {
 		return err

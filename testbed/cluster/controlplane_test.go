@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -31,6 +32,8 @@ func TestControlPlane(t *testing.T) {
 	_, err = pods.Get(t.Context(), "web", metav1.GetOptions{})
 	require.ErrorContains(t, err, "refused")
 	require.NoError(t, p.StopAPIServer(), "it is stopped already")
+	audit, err := p.Audit("system:masters")
+	require.NoError(t, err)
 	require.NoError(t, p.StartAPIServer(t.Context()))
 	require.ErrorContains(t, p.StartAPIServer(t.Context()), "runs already")
 	_, err = pods.Get(t.Context(), "web", metav1.GetOptions{})
@@ -41,4 +44,7 @@ func TestControlPlane(t *testing.T) {
 	text, err := kubectl.CombinedOutput()
 	require.NoError(t, err, "%s", text)
 	assert.Equal(t, "pod/web\n", string(text))
+	requests, err := os.ReadFile(audit)
+	require.NoError(t, err)
+	assert.Regexp(t, `"requestURI":"/api/v1/namespaces/default/pods\?limit=500","verb":"list","user":\{"username":"admin"`, string(requests))
 }

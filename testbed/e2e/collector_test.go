@@ -92,6 +92,10 @@ func freePorts(t *testing.T, c *cluster.Cluster, n int) (addresses []string) {
 
 // process is an orb8-collector on the node.
 type process struct {
+	name   string
+	cmd    *exec.Cmd
+	exited chan error // nil once it was stopped
+
 	mu  sync.Mutex
 	log bytes.Buffer
 }
@@ -117,20 +121,31 @@ func startCollector(t *testing.T, c *cluster.Cluster, config, overlay string, en
 	shipped := filepath.Join(collector.Root(), "distribution", "config", config+".yaml")
 	cmd, err := c.Command(context.Background(), collector.Binary(t, "orb8-collector"), "--config", shipped, "--config", path)
 	require.NoError(t, err)
-	cmd.Env = append(cmd.Env, append(env, "KUBECONFIG="+c.Kubeconfig())...)
-	p := &process{}
+	cmd.Env = append(append(cmd.Env, "KUBECONFIG="+c.Kubeconfig()), env...)
+	p := &process{name: config, cmd: cmd, exited: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = p, p
 	require.NoError(t, cmd.Start())
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
+	go func(exited chan<- error) { exited <- cmd.Wait() }(p.exited)
 	t.Cleanup(func() {
-		err := stop(cmd, exited)
+		p.stop(t)
 		if t.Failed() {
 			t.Logf("log of the %s:\n%s", config, tail(p.Log()))
 		}
-		require.NoError(t, err, "%s", config)
 	})
 	return p
+}
+
+// stop ends the process, if it runs, and fails the test if it does not end in order.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if p.exited == nil {
+		return
+	}
+	err := stop(p.cmd, p.exited)
+	p.exited = nil
+	if err != nil {
+		t.Errorf("%s: %v\n%s", p.name, err, tail(p.Log()))
+	}
 }
 
 func stop(cmd *exec.Cmd, exited <-chan error) error {

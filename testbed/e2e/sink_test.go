@@ -26,6 +26,8 @@ import (
 type record struct {
 	event      string
 	start, end time.Time
+	// arrived is when the sink got it.
+	arrived time.Time
 	// source and destination are set for flows, local for both.
 	source, destination, local end
 	// egress is whether local is the source.
@@ -93,12 +95,15 @@ func newSink(t *testing.T, c *cluster.Cluster) *sink {
 func (s *sink) Export(_ context.Context, request plogotlp.ExportRequest) (plogotlp.ExportResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
 	for _, resource := range request.Logs().ResourceLogs().All() {
 		for _, scope := range resource.ScopeLogs().All() {
 			for _, r := range scope.LogRecords().All() {
 				switch r.EventName() {
 				case flow.EventNameFlow, syscalls.EventNameCounts:
-					s.records = append(s.records, parse(resource.Resource().Attributes(), r))
+					out := parse(resource.Resource().Attributes(), r)
+					out.arrived = now
+					s.records = append(s.records, out)
 				}
 			}
 		}
@@ -111,6 +116,13 @@ func (s *sink) since(n int) []record {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]record(nil), s.records[n:]...)
+}
+
+// count returns how many records there are.
+func (s *sink) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.records)
 }
 
 // await waits until the records after the first n satisfy the condition, and returns them.
