@@ -25,7 +25,7 @@ const (
 	module = "github.com/orb8/orb8/"
 	qemu   = "qemu-system-x86_64"
 	// timeout is for a machine from boot to halt.
-	timeout = 18 * time.Minute
+	timeout = 35 * time.Minute
 )
 
 // programs are what the machine runs, in the order in which it does: the CLI, to say which features are missing, and
@@ -35,10 +35,10 @@ var programs = []struct {
 	args      []string
 }{
 	{"orb8", "cmd/orb8", []string{"doctor"}},
-	{"engine.test", "receiver/ebpfnetworkreceiver/internal/engine", []string{"-test.v", "-test.timeout=8m"}},
-	{"syscalls.test", "receiver/ebpfsyscallreceiver/internal/engine", []string{"-test.v", "-test.timeout=8m"}},
-	{"receiver.test", "receiver/ebpfnetworkreceiver", []string{"-test.v", "-test.timeout=8m"}},
-	{"syscall-receiver.test", "receiver/ebpfsyscallreceiver", []string{"-test.v", "-test.timeout=8m"}},
+	{"engine.test", "receiver/ebpfnetworkreceiver/internal/engine", []string{"-test.v", "-test.timeout=20m"}},
+	{"syscalls.test", "receiver/ebpfsyscallreceiver/internal/engine", []string{"-test.v", "-test.timeout=20m"}},
+	{"receiver.test", "receiver/ebpfnetworkreceiver", []string{"-test.v", "-test.timeout=20m"}},
+	{"syscall-receiver.test", "receiver/ebpfsyscallreceiver", []string{"-test.v", "-test.timeout=20m"}},
 }
 
 // TestKernels boots every kernel in the cache; Debian's current one when there is none.
