@@ -24,6 +24,7 @@ collector=$$
 
 		  bin/orb8 flows                          who talks to whom
 		  bin/orb8 flows --follow                 as it happens
+		  bin/orb8 syscalls                       which system calls run
 		  bin/orb8 status                         what was counted, and what was lost
 		  curl -s $prometheus/metrics | grep orb8_
 
