@@ -14,6 +14,8 @@ type LookupQuery struct {
 	Selection    LookupSelection
 	// Limit is the most lookups to return; 0 means no limit.
 	Limit int
+	// After is as in FlowQuery.
+	After string
 }
 
 // LookupResult is the answer to a LookupQuery.

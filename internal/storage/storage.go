@@ -69,6 +69,8 @@ type FlowQuery struct {
 	SeparateEnds bool
 	// Limit is the most rows to return; 0 means no limit.
 	Limit int
+	// After is the Next of an answer to the same query, which this one goes on from; empty is from the beginning.
+	After string
 }
 
 // FlowResult is the answer to a FlowQuery.
@@ -89,6 +91,9 @@ type Coverage struct {
 	// Lost is everything that may be missing from the range, over all nodes: a loss whose time is known only to lie
 	// between two reports counts when any instant between them is in the range. It is never understated.
 	Lost Loss
+	// Next is set when Limit cut the answer: a query with it as its After gets the rows that follow. It says where the last row
+	// was, so that neither a row that has come since nor one that is gone moves what follows.
+	Next string
 	// Oldest is the oldest instant that the answer covers: the store's own, or a later one where a query may not read all of it.
 	Oldest time.Time
 	// MissingNodes are the nodes, by name, whose last status (of their flows, or of their system calls, where these were asked

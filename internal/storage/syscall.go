@@ -16,6 +16,8 @@ type SyscallQuery struct {
 	Selection    SyscallSelection
 	// Limit is the most rows to return; 0 means no limit.
 	Limit int
+	// After is as in FlowQuery.
+	After string
 }
 
 // SyscallResult is the answer to a SyscallQuery.
@@ -46,6 +48,8 @@ type AnomalyQuery struct {
 	Selection    AnomalySelection
 	// Limit is the most anomalies to return; 0 means no limit.
 	Limit int
+	// After is as in FlowQuery.
+	After string
 }
 
 // AnomalyResult is the answer to an AnomalyQuery.

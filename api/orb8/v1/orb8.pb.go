@@ -188,6 +188,62 @@ func (Severity) EnumDescriptor() ([]byte, []int) {
 	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{2}
 }
 
+// Signal is a kind of record.
+type Signal int32
+
+const (
+	Signal_SIGNAL_UNSPECIFIED Signal = 0
+	Signal_SIGNAL_FLOWS       Signal = 1
+	Signal_SIGNAL_DNS         Signal = 2
+	Signal_SIGNAL_SYSCALLS    Signal = 3
+	Signal_SIGNAL_ANOMALIES   Signal = 4
+)
+
+// Enum value maps for Signal.
+var (
+	Signal_name = map[int32]string{
+		0: "SIGNAL_UNSPECIFIED",
+		1: "SIGNAL_FLOWS",
+		2: "SIGNAL_DNS",
+		3: "SIGNAL_SYSCALLS",
+		4: "SIGNAL_ANOMALIES",
+	}
+	Signal_value = map[string]int32{
+		"SIGNAL_UNSPECIFIED": 0,
+		"SIGNAL_FLOWS":       1,
+		"SIGNAL_DNS":         2,
+		"SIGNAL_SYSCALLS":    3,
+		"SIGNAL_ANOMALIES":   4,
+	}
+)
+
+func (x Signal) Enum() *Signal {
+	p := new(Signal)
+	*p = x
+	return p
+}
+
+func (x Signal) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Signal) Descriptor() protoreflect.EnumDescriptor {
+	return file_orb8_v1_orb8_proto_enumTypes[3].Descriptor()
+}
+
+func (Signal) Type() protoreflect.EnumType {
+	return &file_orb8_v1_orb8_proto_enumTypes[3]
+}
+
+func (x Signal) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Signal.Descriptor instead.
+func (Signal) EnumDescriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{3}
+}
+
 type EventKind int32
 
 const (
@@ -252,11 +308,11 @@ func (x EventKind) String() string {
 }
 
 func (EventKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_orb8_v1_orb8_proto_enumTypes[3].Descriptor()
+	return file_orb8_v1_orb8_proto_enumTypes[4].Descriptor()
 }
 
 func (EventKind) Type() protoreflect.EnumType {
-	return &file_orb8_v1_orb8_proto_enumTypes[3]
+	return &file_orb8_v1_orb8_proto_enumTypes[4]
 }
 
 func (x EventKind) Number() protoreflect.EnumNumber {
@@ -265,7 +321,7 @@ func (x EventKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventKind.Descriptor instead.
 func (EventKind) EnumDescriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{3}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{4}
 }
 
 // Endpoint is one end of a flow. Address and port come from the packet; the rest is filled in as far as it is known.
@@ -785,7 +841,17 @@ type FlowFilter struct {
 	Protocols  []string    `protobuf:"bytes,6,rep,name=protocols,proto3" json:"protocols,omitempty"`
 	Directions []Direction `protobuf:"varint,7,rep,packed,name=directions,proto3,enum=orb8.v1.Direction" json:"directions,omitempty"`
 	// How TCP connections ended: closed, reset, refused or timeout.
-	Outcomes      []string `protobuf:"bytes,8,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	Outcomes []string `protobuf:"bytes,8,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// The source, and the destination: with both, the flow goes from the one to the other.
+	Source      *EndpointFilter `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
+	Destination *EndpointFilter `protobuf:"bytes,10,opt,name=destination,proto3" json:"destination,omitempty"`
+	// As in EndpointFilter; either end.
+	Workloads []string `protobuf:"bytes,11,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	Services  []string `protobuf:"bytes,12,rep,name=services,proto3" json:"services,omitempty"`
+	Names     []string `protobuf:"bytes,13,rep,name=names,proto3" json:"names,omitempty"`
+	Labels    []string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Nodes that saw the flow.
+	Nodes         []string `protobuf:"bytes,15,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -876,6 +942,169 @@ func (x *FlowFilter) GetOutcomes() []string {
 	return nil
 }
 
+func (x *FlowFilter) GetSource() *EndpointFilter {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *FlowFilter) GetDestination() *EndpointFilter {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *FlowFilter) GetWorkloads() []string {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *FlowFilter) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *FlowFilter) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *FlowFilter) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *FlowFilter) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// EndpointFilter matches one end of a flow when every field that is set matches it. Within a field any value may match.
+type EndpointFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in FlowFilter.
+	Pods       []string `protobuf:"bytes,1,rep,name=pods,proto3" json:"pods,omitempty"`
+	Namespaces []string `protobuf:"bytes,2,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Containers []string `protobuf:"bytes,3,rep,name=containers,proto3" json:"containers,omitempty"`
+	Ips        []string `protobuf:"bytes,4,rep,name=ips,proto3" json:"ips,omitempty"`
+	Ports      []uint32 `protobuf:"varint,5,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	// Names of owners (Endpoint.workload), with or without "NAMESPACE/".
+	Workloads []string `protobuf:"bytes,6,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	// Kubernetes Services, with or without "NAMESPACE/".
+	Services []string `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
+	// DNS names by which the address was looked up. "*" stands for any letters, dots included; case does not matter.
+	Names []string `protobuf:"bytes,8,rep,name=names,proto3" json:"names,omitempty"`
+	// Label selectors as kubectl takes them: "app=web,tier!=cache", "env in (a,b)".
+	Labels        []string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointFilter) Reset() {
+	*x = EndpointFilter{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointFilter) ProtoMessage() {}
+
+func (x *EndpointFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointFilter.ProtoReflect.Descriptor instead.
+func (*EndpointFilter) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EndpointFilter) GetPods() []string {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetContainers() []string {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetIps() []string {
+	if x != nil {
+		return x.Ips
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetWorkloads() []string {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
 type QueryFlowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only traffic at or after this instant. Unset: from the oldest record on.
@@ -889,14 +1118,16 @@ type QueryFlowsRequest struct {
 	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Where both ends of a connection were seen: one row for each end's own view of each direction, instead of one row a
 	// direction, which is the client's view (the sender's, where no client is known).
-	SeparateEnds  bool `protobuf:"varint,6,opt,name=separate_ends,json=separateEnds,proto3" json:"separate_ends,omitempty"`
+	SeparateEnds bool `protobuf:"varint,6,opt,name=separate_ends,json=separateEnds,proto3" json:"separate_ends,omitempty"`
+	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryFlowsRequest) Reset() {
 	*x = QueryFlowsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1139,7 @@ func (x *QueryFlowsRequest) String() string {
 func (*QueryFlowsRequest) ProtoMessage() {}
 
 func (x *QueryFlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[4]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1152,7 @@ func (x *QueryFlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryFlowsRequest.ProtoReflect.Descriptor instead.
 func (*QueryFlowsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{4}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *QueryFlowsRequest) GetSince() *timestamppb.Timestamp {
@@ -966,6 +1197,13 @@ func (x *QueryFlowsRequest) GetSeparateEnds() bool {
 	return false
 }
 
+func (x *QueryFlowsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type QueryFlowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Flows []*Flow                `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
@@ -978,14 +1216,16 @@ type QueryFlowsResponse struct {
 	// Oldest instant that the store still covers. Traffic before it is gone, whatever `since` says.
 	Oldest *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
 	// Nodes that should have reported and did not.
-	MissingNodes  []string `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	MissingNodes []string `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	// Asks for the rows after these; empty when there are none.
+	NextPageToken string `protobuf:"bytes,7,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryFlowsResponse) Reset() {
 	*x = QueryFlowsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1237,7 @@ func (x *QueryFlowsResponse) String() string {
 func (*QueryFlowsResponse) ProtoMessage() {}
 
 func (x *QueryFlowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[5]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1250,7 @@ func (x *QueryFlowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryFlowsResponse.ProtoReflect.Descriptor instead.
 func (*QueryFlowsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{5}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *QueryFlowsResponse) GetFlows() []*Flow {
@@ -1055,6 +1295,13 @@ func (x *QueryFlowsResponse) GetMissingNodes() []string {
 	return nil
 }
 
+func (x *QueryFlowsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // DnsLookup is a DNS question and what came of it, seen at one endpoint: the client's, or the server's.
 type DnsLookup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1091,7 +1338,7 @@ type DnsLookup struct {
 
 func (x *DnsLookup) Reset() {
 	*x = DnsLookup{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1350,7 @@ func (x *DnsLookup) String() string {
 func (*DnsLookup) ProtoMessage() {}
 
 func (x *DnsLookup) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[6]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1363,7 @@ func (x *DnsLookup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsLookup.ProtoReflect.Descriptor instead.
 func (*DnsLookup) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{6}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DnsLookup) GetTime() *timestamppb.Timestamp {
@@ -1239,7 +1486,7 @@ type DnsAnswer struct {
 
 func (x *DnsAnswer) Reset() {
 	*x = DnsAnswer{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1498,7 @@ func (x *DnsAnswer) String() string {
 func (*DnsAnswer) ProtoMessage() {}
 
 func (x *DnsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[7]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1511,7 @@ func (x *DnsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsAnswer.ProtoReflect.Descriptor instead.
 func (*DnsAnswer) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{7}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DnsAnswer) GetName() string {
@@ -1311,7 +1558,7 @@ type DnsFilter struct {
 
 func (x *DnsFilter) Reset() {
 	*x = DnsFilter{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1570,7 @@ func (x *DnsFilter) String() string {
 func (*DnsFilter) ProtoMessage() {}
 
 func (x *DnsFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[8]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1583,7 @@ func (x *DnsFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DnsFilter.ProtoReflect.Descriptor instead.
 func (*DnsFilter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{8}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DnsFilter) GetFlow() *FlowFilter {
@@ -1376,14 +1623,16 @@ type QueryDnsRequest struct {
 	// A lookup is returned when it matches any of these; all are when there is none.
 	Allow []*DnsFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
 	// As in QueryFlowsRequest.
-	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryDnsRequest) Reset() {
 	*x = QueryDnsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1644,7 @@ func (x *QueryDnsRequest) String() string {
 func (*QueryDnsRequest) ProtoMessage() {}
 
 func (x *QueryDnsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[9]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1657,7 @@ func (x *QueryDnsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryDnsRequest.ProtoReflect.Descriptor instead.
 func (*QueryDnsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{9}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *QueryDnsRequest) GetSince() *timestamppb.Timestamp {
@@ -1439,22 +1688,31 @@ func (x *QueryDnsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *QueryDnsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type QueryDnsResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Lookups []*DnsLookup           `protobuf:"bytes,1,rep,name=lookups,proto3" json:"lookups,omitempty"`
 	// As in QueryFlowsResponse; a lookup may be missing for each lost event.
-	Lost          *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
-	Truncated     bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
-	Matched       uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
-	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
-	MissingNodes  []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	Lost         *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated    bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched      uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	// Asks for the rows after these; empty when there are none.
+	NextPageToken string `protobuf:"bytes,7,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryDnsResponse) Reset() {
 	*x = QueryDnsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1724,7 @@ func (x *QueryDnsResponse) String() string {
 func (*QueryDnsResponse) ProtoMessage() {}
 
 func (x *QueryDnsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[10]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1737,7 @@ func (x *QueryDnsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryDnsResponse.ProtoReflect.Descriptor instead.
 func (*QueryDnsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{10}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *QueryDnsResponse) GetLookups() []*DnsLookup {
@@ -1524,6 +1782,13 @@ func (x *QueryDnsResponse) GetMissingNodes() []string {
 	return nil
 }
 
+func (x *QueryDnsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // Container is whose calls they are, as far as it is known: a container, or a systemd unit or cgroup of the host.
 type Container struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1544,7 +1809,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1821,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[11]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1834,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{11}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Container) GetName() string {
@@ -1650,7 +1915,7 @@ type Syscall struct {
 
 func (x *Syscall) Reset() {
 	*x = Syscall{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1927,7 @@ func (x *Syscall) String() string {
 func (*Syscall) ProtoMessage() {}
 
 func (x *Syscall) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[12]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1940,7 @@ func (x *Syscall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Syscall.ProtoReflect.Descriptor instead.
 func (*Syscall) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{12}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Syscall) GetStart() *timestamppb.Timestamp {
@@ -1775,7 +2040,7 @@ type SyscallLatency struct {
 
 func (x *SyscallLatency) Reset() {
 	*x = SyscallLatency{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +2052,7 @@ func (x *SyscallLatency) String() string {
 func (*SyscallLatency) ProtoMessage() {}
 
 func (x *SyscallLatency) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[13]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +2065,7 @@ func (x *SyscallLatency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyscallLatency.ProtoReflect.Descriptor instead.
 func (*SyscallLatency) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{13}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SyscallLatency) GetSum() *durationpb.Duration {
@@ -1835,7 +2100,7 @@ type SyscallFilter struct {
 
 func (x *SyscallFilter) Reset() {
 	*x = SyscallFilter{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1847,7 +2112,7 @@ func (x *SyscallFilter) String() string {
 func (*SyscallFilter) ProtoMessage() {}
 
 func (x *SyscallFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[14]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1860,7 +2125,7 @@ func (x *SyscallFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyscallFilter.ProtoReflect.Descriptor instead.
 func (*SyscallFilter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{14}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SyscallFilter) GetPods() []string {
@@ -1915,14 +2180,16 @@ type QuerySyscallsRequest struct {
 	Allow []*SyscallFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
 	Deny  []*SyscallFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
 	// As in QueryFlowsRequest.
-	Limit         uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QuerySyscallsRequest) Reset() {
 	*x = QuerySyscallsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2201,7 @@ func (x *QuerySyscallsRequest) String() string {
 func (*QuerySyscallsRequest) ProtoMessage() {}
 
 func (x *QuerySyscallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[15]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2214,7 @@ func (x *QuerySyscallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuerySyscallsRequest.ProtoReflect.Descriptor instead.
 func (*QuerySyscallsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{15}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *QuerySyscallsRequest) GetSince() *timestamppb.Timestamp {
@@ -1985,22 +2252,31 @@ func (x *QuerySyscallsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *QuerySyscallsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type QuerySyscallsResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Syscalls []*Syscall             `protobuf:"bytes,1,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
 	// As in QueryFlowsResponse.
-	Lost          *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
-	Truncated     bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
-	Matched       uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
-	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
-	MissingNodes  []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	Lost         *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated    bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched      uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	// Asks for the rows after these; empty when there are none.
+	NextPageToken string `protobuf:"bytes,7,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QuerySyscallsResponse) Reset() {
 	*x = QuerySyscallsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2288,7 @@ func (x *QuerySyscallsResponse) String() string {
 func (*QuerySyscallsResponse) ProtoMessage() {}
 
 func (x *QuerySyscallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[16]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2301,7 @@ func (x *QuerySyscallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuerySyscallsResponse.ProtoReflect.Descriptor instead.
 func (*QuerySyscallsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{16}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *QuerySyscallsResponse) GetSyscalls() []*Syscall {
@@ -2070,6 +2346,13 @@ func (x *QuerySyscallsResponse) GetMissingNodes() []string {
 	return nil
 }
 
+func (x *QuerySyscallsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // SyscallEvent is one system call as it was entered.
 type SyscallEvent struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -2094,7 +2377,7 @@ type SyscallEvent struct {
 
 func (x *SyscallEvent) Reset() {
 	*x = SyscallEvent{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2389,7 @@ func (x *SyscallEvent) String() string {
 func (*SyscallEvent) ProtoMessage() {}
 
 func (x *SyscallEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[17]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2402,7 @@ func (x *SyscallEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyscallEvent.ProtoReflect.Descriptor instead.
 func (*SyscallEvent) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{17}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SyscallEvent) GetTime() *timestamppb.Timestamp {
@@ -2210,7 +2493,7 @@ type SyscallArgument struct {
 
 func (x *SyscallArgument) Reset() {
 	*x = SyscallArgument{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2505,7 @@ func (x *SyscallArgument) String() string {
 func (*SyscallArgument) ProtoMessage() {}
 
 func (x *SyscallArgument) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[18]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2518,7 @@ func (x *SyscallArgument) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyscallArgument.ProtoReflect.Descriptor instead.
 func (*SyscallArgument) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{18}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SyscallArgument) GetName() string {
@@ -2281,7 +2564,7 @@ type Anomaly struct {
 
 func (x *Anomaly) Reset() {
 	*x = Anomaly{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2576,7 @@ func (x *Anomaly) String() string {
 func (*Anomaly) ProtoMessage() {}
 
 func (x *Anomaly) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[19]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2589,7 @@ func (x *Anomaly) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Anomaly.ProtoReflect.Descriptor instead.
 func (*Anomaly) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{19}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Anomaly) GetTime() *timestamppb.Timestamp {
@@ -2422,7 +2705,7 @@ type AnomalyFilter struct {
 
 func (x *AnomalyFilter) Reset() {
 	*x = AnomalyFilter{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[20]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2717,7 @@ func (x *AnomalyFilter) String() string {
 func (*AnomalyFilter) ProtoMessage() {}
 
 func (x *AnomalyFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[20]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2730,7 @@ func (x *AnomalyFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnomalyFilter.ProtoReflect.Descriptor instead.
 func (*AnomalyFilter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{20}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AnomalyFilter) GetSyscall() *SyscallFilter {
@@ -2478,16 +2761,18 @@ type QueryAnomaliesRequest struct {
 	// Only anomalies before this instant. Unset: up to now.
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
 	// As in QuerySyscallsRequest.
-	Allow         []*AnomalyFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
-	Deny          []*AnomalyFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
-	Limit         uint32           `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Allow []*AnomalyFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
+	Deny  []*AnomalyFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
+	Limit uint32           `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryAnomaliesRequest) Reset() {
 	*x = QueryAnomaliesRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[21]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2784,7 @@ func (x *QueryAnomaliesRequest) String() string {
 func (*QueryAnomaliesRequest) ProtoMessage() {}
 
 func (x *QueryAnomaliesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[21]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2797,7 @@ func (x *QueryAnomaliesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAnomaliesRequest.ProtoReflect.Descriptor instead.
 func (*QueryAnomaliesRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{21}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *QueryAnomaliesRequest) GetSince() *timestamppb.Timestamp {
@@ -2550,22 +2835,31 @@ func (x *QueryAnomaliesRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *QueryAnomaliesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 type QueryAnomaliesResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Anomalies []*Anomaly             `protobuf:"bytes,1,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
 	// As in QueryFlowsResponse.
-	Lost          *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
-	Truncated     bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
-	Matched       uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
-	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
-	MissingNodes  []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	Lost         *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated    bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched      uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest       *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	// Asks for the rows after these; empty when there are none.
+	NextPageToken string `protobuf:"bytes,7,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryAnomaliesResponse) Reset() {
 	*x = QueryAnomaliesResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[22]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2871,7 @@ func (x *QueryAnomaliesResponse) String() string {
 func (*QueryAnomaliesResponse) ProtoMessage() {}
 
 func (x *QueryAnomaliesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[22]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2884,7 @@ func (x *QueryAnomaliesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAnomaliesResponse.ProtoReflect.Descriptor instead.
 func (*QueryAnomaliesResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{22}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *QueryAnomaliesResponse) GetAnomalies() []*Anomaly {
@@ -2635,6 +2929,931 @@ func (x *QueryAnomaliesResponse) GetMissingNodes() []string {
 	return nil
 }
 
+func (x *QueryAnomaliesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// GpuFilter matches a series when every field that is set matches. Within a field any value may match.
+type GpuFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in FlowFilter. A device that is allocated to a pod belongs to it, with all of its series.
+	Pods       []string `protobuf:"bytes,1,rep,name=pods,proto3" json:"pods,omitempty"`
+	Namespaces []string `protobuf:"bytes,2,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Containers []string `protobuf:"bytes,3,rep,name=containers,proto3" json:"containers,omitempty"`
+	Nodes      []string `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// UUIDs of GPUs and MIG instances, whole or by a prefix. A GPU stands for its MIG instances too.
+	Devices []string `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`
+	// Names of metrics: hw.gpu.utilization, ...
+	Metrics       []string `protobuf:"bytes,6,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuFilter) Reset() {
+	*x = GpuFilter{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuFilter) ProtoMessage() {}
+
+func (x *GpuFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuFilter.ProtoReflect.Descriptor instead.
+func (*GpuFilter) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GpuFilter) GetPods() []string {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *GpuFilter) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *GpuFilter) GetContainers() []string {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *GpuFilter) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *GpuFilter) GetDevices() []string {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *GpuFilter) GetMetrics() []string {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+type QueryGpuRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only samples at or after this instant. Unset: from the oldest on.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Only samples before this instant. Unset: up to now.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// A series is returned when it matches any of allow (all are, when allow is empty) and none of deny.
+	Allow []*GpuFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
+	Deny  []*GpuFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
+	// A point for each step, which are multiples of it since the epoch; at least a second. Unset: one point for the whole range.
+	Step *durationpb.Duration `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
+	// At most so many series; as in QueryFlowsRequest.
+	Limit         uint32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryGpuRequest) Reset() {
+	*x = QueryGpuRequest{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryGpuRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryGpuRequest) ProtoMessage() {}
+
+func (x *QueryGpuRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryGpuRequest.ProtoReflect.Descriptor instead.
+func (*QueryGpuRequest) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *QueryGpuRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *QueryGpuRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *QueryGpuRequest) GetAllow() []*GpuFilter {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *QueryGpuRequest) GetDeny() []*GpuFilter {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+func (x *QueryGpuRequest) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *QueryGpuRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type QueryGpuResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ordered by node, device, metric, attributes and container.
+	Series []*GpuSeries `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	// As in QueryFlowsResponse.
+	Lost          *Loss                  `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated     bool                   `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched       uint64                 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes  []string               `protobuf:"bytes,6,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryGpuResponse) Reset() {
+	*x = QueryGpuResponse{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryGpuResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryGpuResponse) ProtoMessage() {}
+
+func (x *QueryGpuResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryGpuResponse.ProtoReflect.Descriptor instead.
+func (*QueryGpuResponse) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *QueryGpuResponse) GetSeries() []*GpuSeries {
+	if x != nil {
+		return x.Series
+	}
+	return nil
+}
+
+func (x *QueryGpuResponse) GetLost() *Loss {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *QueryGpuResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *QueryGpuResponse) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *QueryGpuResponse) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *QueryGpuResponse) GetMissingNodes() []string {
+	if x != nil {
+		return x.MissingNodes
+	}
+	return nil
+}
+
+// GpuDevice is a GPU or a MIG instance.
+type GpuDevice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUID: GPU-... or MIG-...; hw.id of the OpenTelemetry semantic conventions.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// UUID of the GPU that a MIG instance is of.
+	Parent string `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	Index  uint32 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Model  string `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
+	// PCI address, as domain:bus:device.function.
+	PciAddress string `protobuf:"bytes,5,opt,name=pci_address,json=pciAddress,proto3" json:"pci_address,omitempty"`
+	// As in 1g.10gb; empty where it is no MIG instance.
+	MigProfile    string `protobuf:"bytes,6,opt,name=mig_profile,json=migProfile,proto3" json:"mig_profile,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuDevice) Reset() {
+	*x = GpuDevice{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuDevice) ProtoMessage() {}
+
+func (x *GpuDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuDevice.ProtoReflect.Descriptor instead.
+func (*GpuDevice) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GpuDevice) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GpuDevice) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *GpuDevice) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *GpuDevice) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *GpuDevice) GetPciAddress() string {
+	if x != nil {
+		return x.PciAddress
+	}
+	return ""
+}
+
+func (x *GpuDevice) GetMigProfile() string {
+	if x != nil {
+		return x.MigProfile
+	}
+	return ""
+}
+
+// GpuSeries is one metric of one device over time.
+type GpuSeries struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Device *GpuDevice             `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// Whose it is. Where a metric is the device's, it is the container that the device is allocated to, if that is one.
+	Container *Container `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	// Name, unit (UCUM) and further attributes, as the gpu receiver documents them.
+	Metric     string            `protobuf:"bytes,4,opt,name=metric,proto3" json:"metric,omitempty"`
+	Unit       string            `protobuf:"bytes,5,opt,name=unit,proto3" json:"unit,omitempty"`
+	Attributes map[string]string `protobuf:"bytes,6,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The metric is a counter: values are increases, not levels.
+	Counter       bool        `protobuf:"varint,7,opt,name=counter,proto3" json:"counter,omitempty"`
+	Points        []*GpuPoint `protobuf:"bytes,8,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuSeries) Reset() {
+	*x = GpuSeries{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuSeries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuSeries) ProtoMessage() {}
+
+func (x *GpuSeries) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuSeries.ProtoReflect.Descriptor instead.
+func (*GpuSeries) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *GpuSeries) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GpuSeries) GetDevice() *GpuDevice {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+func (x *GpuSeries) GetContainer() *Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+func (x *GpuSeries) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *GpuSeries) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *GpuSeries) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *GpuSeries) GetCounter() bool {
+	if x != nil {
+		return x.Counter
+	}
+	return false
+}
+
+func (x *GpuSeries) GetPoints() []*GpuPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+// GpuPoint is what was measured in one step.
+type GpuPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Start *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	// The mean of the step's samples, or how much a counter grew, without its resets.
+	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The least and the greatest sample; 0 of counters.
+	Min float64 `protobuf:"fixed64,3,opt,name=min,proto3" json:"min,omitempty"`
+	Max float64 `protobuf:"fixed64,4,opt,name=max,proto3" json:"max,omitempty"`
+	// The newest sample; 0 of counters.
+	Last          float64 `protobuf:"fixed64,5,opt,name=last,proto3" json:"last,omitempty"`
+	Samples       uint32  `protobuf:"varint,6,opt,name=samples,proto3" json:"samples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuPoint) Reset() {
+	*x = GpuPoint{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuPoint) ProtoMessage() {}
+
+func (x *GpuPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuPoint.ProtoReflect.Descriptor instead.
+func (*GpuPoint) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *GpuPoint) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *GpuPoint) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *GpuPoint) GetMin() float64 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *GpuPoint) GetMax() float64 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *GpuPoint) GetLast() float64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *GpuPoint) GetSamples() uint32 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+type AggregateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the signal's own request.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// Unset: FLOWS.
+	Signal Signal `protobuf:"varint,3,opt,name=signal,proto3,enum=orb8.v1.Signal" json:"signal,omitempty"`
+	// The filters of the signal; the others must be empty. allow and deny are of flows.
+	Allow     []*FlowFilter    `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"`
+	Deny      []*FlowFilter    `protobuf:"bytes,5,rep,name=deny,proto3" json:"deny,omitempty"`
+	Dns       []*DnsFilter     `protobuf:"bytes,6,rep,name=dns,proto3" json:"dns,omitempty"`
+	Syscalls  []*SyscallFilter `protobuf:"bytes,7,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
+	Anomalies []*AnomalyFilter `protobuf:"bytes,8,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
+	// Dimensions, in the order of AggregateGroup.by; none sums all into one group. Of flows: source.X and destination.X, where X is
+	// pod, namespace, workload, service, container, node, address, port, name or process; node, direction, transport, outcome. Of
+	// DNS: client.X and server.X, node, name, type, rcode. Of system calls and anomalies: pod, namespace, container, cgroup, node,
+	// syscall; of anomalies rule, severity and workload too. A pod, workload or Service is NAMESPACE/NAME.
+	By []string `protobuf:"bytes,9,rep,name=by,proto3" json:"by,omitempty"`
+	// What is summed, in the order of AggregateGroup.values; the first says which groups are largest. Unset: bytes, lookups, calls
+	// or anomalies. Of flows: bytes, packets, connections, retransmits, zero_windows, errors (connections that were reset, refused or
+	// timed out). Of DNS: lookups, queries, errors (neither NOERROR nor NXDOMAIN), latency (nanoseconds, of all lookups). Of
+	// system calls: calls, errors, latency (nanoseconds, where it is measured). Of anomalies: anomalies.
+	Measures []string `protobuf:"bytes,10,rep,name=measures,proto3" json:"measures,omitempty"`
+	// At most so many groups; 0 and anything above the server's max_rows mean the server's max_rows.
+	Top uint32 `protobuf:"varint,11,opt,name=top,proto3" json:"top,omitempty"`
+	// Divides the range into buckets, which begin at multiples of it since the epoch; at least a second. A record's counts are in the
+	// bucket of its start. Unset: no buckets.
+	Bucket        *durationpb.Duration `protobuf:"bytes,12,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AggregateRequest) Reset() {
+	*x = AggregateRequest{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AggregateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AggregateRequest) ProtoMessage() {}
+
+func (x *AggregateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AggregateRequest.ProtoReflect.Descriptor instead.
+func (*AggregateRequest) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AggregateRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetSignal() Signal {
+	if x != nil {
+		return x.Signal
+	}
+	return Signal_SIGNAL_UNSPECIFIED
+}
+
+func (x *AggregateRequest) GetAllow() []*FlowFilter {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetDeny() []*FlowFilter {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetDns() []*DnsFilter {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetSyscalls() []*SyscallFilter {
+	if x != nil {
+		return x.Syscalls
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetAnomalies() []*AnomalyFilter {
+	if x != nil {
+		return x.Anomalies
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetMeasures() []string {
+	if x != nil {
+		return x.Measures
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetTop() uint32 {
+	if x != nil {
+		return x.Top
+	}
+	return 0
+}
+
+func (x *AggregateRequest) GetBucket() *durationpb.Duration {
+	if x != nil {
+		return x.Bucket
+	}
+	return nil
+}
+
+type AggregateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was asked for, or what is taken where nothing was.
+	By       []string `protobuf:"bytes,1,rep,name=by,proto3" json:"by,omitempty"`
+	Measures []string `protobuf:"bytes,2,rep,name=measures,proto3" json:"measures,omitempty"`
+	// Ordered by the first measure, the largest first, then by the others and by name.
+	Groups []*AggregateGroup `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Of all groups, those too that are not returned. Its by is empty.
+	Total *AggregateGroup `protobuf:"bytes,4,opt,name=total,proto3" json:"total,omitempty"`
+	// As in QueryFlowsResponse; of groups.
+	Lost          *Loss                  `protobuf:"bytes,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	Truncated     bool                   `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Matched       uint64                 `protobuf:"varint,7,opt,name=matched,proto3" json:"matched,omitempty"`
+	Oldest        *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	MissingNodes  []string               `protobuf:"bytes,9,rep,name=missing_nodes,json=missingNodes,proto3" json:"missing_nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AggregateResponse) Reset() {
+	*x = AggregateResponse{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AggregateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AggregateResponse) ProtoMessage() {}
+
+func (x *AggregateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AggregateResponse.ProtoReflect.Descriptor instead.
+func (*AggregateResponse) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *AggregateResponse) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *AggregateResponse) GetMeasures() []string {
+	if x != nil {
+		return x.Measures
+	}
+	return nil
+}
+
+func (x *AggregateResponse) GetGroups() []*AggregateGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *AggregateResponse) GetTotal() *AggregateGroup {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *AggregateResponse) GetLost() *Loss {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *AggregateResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *AggregateResponse) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *AggregateResponse) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *AggregateResponse) GetMissingNodes() []string {
+	if x != nil {
+		return x.MissingNodes
+	}
+	return nil
+}
+
+// AggregateGroup is what the records that have the same values of all dimensions sum up to. What both ends of a connection saw of
+// one direction counts once: as the client saw it, or the sender where no client is known.
+type AggregateGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty strings are what is not known.
+	By     []string `protobuf:"bytes,1,rep,name=by,proto3" json:"by,omitempty"`
+	Values []uint64 `protobuf:"varint,2,rep,packed,name=values,proto3" json:"values,omitempty"`
+	// In order of time; those in which there was nothing are left out.
+	Buckets       []*AggregateBucket `protobuf:"bytes,3,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AggregateGroup) Reset() {
+	*x = AggregateGroup{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AggregateGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AggregateGroup) ProtoMessage() {}
+
+func (x *AggregateGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AggregateGroup.ProtoReflect.Descriptor instead.
+func (*AggregateGroup) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *AggregateGroup) GetBy() []string {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *AggregateGroup) GetValues() []uint64 {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *AggregateGroup) GetBuckets() []*AggregateBucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+type AggregateBucket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	Values        []uint64               `protobuf:"varint,2,rep,packed,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AggregateBucket) Reset() {
+	*x = AggregateBucket{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AggregateBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AggregateBucket) ProtoMessage() {}
+
+func (x *AggregateBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AggregateBucket.ProtoReflect.Descriptor instead.
+func (*AggregateBucket) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AggregateBucket) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *AggregateBucket) GetValues() []uint64 {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // Loss is what was seen by a probe but could not be counted or reported.
 type Loss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2653,7 +3872,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[23]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +3884,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[23]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +3897,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{23}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Loss) GetPackets() uint64 {
@@ -2724,7 +3943,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[24]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +3955,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[24]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +3968,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{24}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{35}
 }
 
 type GetStatusResponse struct {
@@ -2764,7 +3983,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[25]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +3995,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[25]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +4008,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{25}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetStatusResponse) GetNodes() []*NodeStatus {
@@ -2832,7 +4051,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[26]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +4063,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[26]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +4076,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{26}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2939,14 +4158,19 @@ type NetworkStatus struct {
 	// Packets that the kernel dropped, by reason, most first. Empty also where drops are not counted.
 	Drops []*Drops `protobuf:"bytes,13,rep,name=drops,proto3" json:"drops,omitempty"`
 	// Features that the node's host does not allow, each with the reason why not.
-	Unavailable   map[string]string `protobuf:"bytes,14,rep,name=unavailable,proto3" json:"unavailable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Unavailable map[string]string `protobuf:"bytes,14,rep,name=unavailable,proto3" json:"unavailable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Means of the last interval.
+	PacketsPerSecond float64 `protobuf:"fixed64,15,opt,name=packets_per_second,json=packetsPerSecond,proto3" json:"packets_per_second,omitempty"`
+	BytesPerSecond   float64 `protobuf:"fixed64,16,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	// What the probes cost. Empty where the kernel keeps no statistics of BPF programs (sysctl kernel.bpf_stats_enabled).
+	Probes        []*ProbeCost `protobuf:"bytes,17,rep,name=probes,proto3" json:"probes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NetworkStatus) Reset() {
 	*x = NetworkStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[27]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2958,7 +4182,7 @@ func (x *NetworkStatus) String() string {
 func (*NetworkStatus) ProtoMessage() {}
 
 func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[27]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2971,7 +4195,7 @@ func (x *NetworkStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkStatus.ProtoReflect.Descriptor instead.
 func (*NetworkStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{27}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *NetworkStatus) GetAttachMode() string {
@@ -3072,6 +4296,27 @@ func (x *NetworkStatus) GetUnavailable() map[string]string {
 	return nil
 }
 
+func (x *NetworkStatus) GetPacketsPerSecond() float64 {
+	if x != nil {
+		return x.PacketsPerSecond
+	}
+	return 0
+}
+
+func (x *NetworkStatus) GetBytesPerSecond() float64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *NetworkStatus) GetProbes() []*ProbeCost {
+	if x != nil {
+		return x.Probes
+	}
+	return nil
+}
+
 // SyscallStatus is the state of a node's system call engine. Counts are since the agent's start.
 type SyscallStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3089,14 +4334,16 @@ type SyscallStatus struct {
 	// Latency and errors are measured.
 	Latency bool `protobuf:"varint,8,opt,name=latency,proto3" json:"latency,omitempty"`
 	// As in NetworkStatus.
-	Unavailable   map[string]string `protobuf:"bytes,9,rep,name=unavailable,proto3" json:"unavailable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Unavailable    map[string]string `protobuf:"bytes,9,rep,name=unavailable,proto3" json:"unavailable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CallsPerSecond float64           `protobuf:"fixed64,10,opt,name=calls_per_second,json=callsPerSecond,proto3" json:"calls_per_second,omitempty"`
+	Probes         []*ProbeCost      `protobuf:"bytes,11,rep,name=probes,proto3" json:"probes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SyscallStatus) Reset() {
 	*x = SyscallStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[28]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +4355,7 @@ func (x *SyscallStatus) String() string {
 func (*SyscallStatus) ProtoMessage() {}
 
 func (x *SyscallStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[28]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +4368,7 @@ func (x *SyscallStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyscallStatus.ProtoReflect.Descriptor instead.
 func (*SyscallStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{28}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SyscallStatus) GetCalls() uint64 {
@@ -3187,6 +4434,81 @@ func (x *SyscallStatus) GetUnavailable() map[string]string {
 	return nil
 }
 
+func (x *SyscallStatus) GetCallsPerSecond() float64 {
+	if x != nil {
+		return x.CallsPerSecond
+	}
+	return 0
+}
+
+func (x *SyscallStatus) GetProbes() []*ProbeCost {
+	if x != nil {
+		return x.Probes
+	}
+	return nil
+}
+
+// ProbeCost is the time that the kernel spent in one BPF program since it was loaded.
+type ProbeCost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Program       string                 `protobuf:"bytes,1,opt,name=program,proto3" json:"program,omitempty"`
+	Runs          uint64                 `protobuf:"varint,2,opt,name=runs,proto3" json:"runs,omitempty"`
+	RunTime       *durationpb.Duration   `protobuf:"bytes,3,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeCost) Reset() {
+	*x = ProbeCost{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeCost) ProtoMessage() {}
+
+func (x *ProbeCost) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeCost.ProtoReflect.Descriptor instead.
+func (*ProbeCost) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ProbeCost) GetProgram() string {
+	if x != nil {
+		return x.Program
+	}
+	return ""
+}
+
+func (x *ProbeCost) GetRuns() uint64 {
+	if x != nil {
+		return x.Runs
+	}
+	return 0
+}
+
+func (x *ProbeCost) GetRunTime() *durationpb.Duration {
+	if x != nil {
+		return x.RunTime
+	}
+	return nil
+}
+
 // Drops are the packets that the kernel dropped for one reason.
 type Drops struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3199,7 +4521,7 @@ type Drops struct {
 
 func (x *Drops) Reset() {
 	*x = Drops{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[29]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +4533,7 @@ func (x *Drops) String() string {
 func (*Drops) ProtoMessage() {}
 
 func (x *Drops) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[29]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +4546,7 @@ func (x *Drops) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drops.ProtoReflect.Descriptor instead.
 func (*Drops) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{29}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Drops) GetReason() string {
@@ -3259,7 +4581,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[30]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +4593,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[30]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +4606,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{30}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StoreStatus) GetBackend() string {
@@ -3361,7 +4683,7 @@ type StreamEventsRequest struct {
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[31]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3373,7 +4695,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[31]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3386,7 +4708,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{31}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StreamEventsRequest) GetAllow() []*FlowFilter {
@@ -3448,7 +4770,7 @@ type StreamEventsResponse struct {
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[32]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3460,7 +4782,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[32]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3473,7 +4795,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{32}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StreamEventsResponse) GetKind() EventKind {
@@ -3581,7 +4903,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\bOtherEnd\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x18\n" +
-	"\apackets\x18\x03 \x01(\x04R\apackets\"\xf6\x01\n" +
+	"\apackets\x18\x03 \x01(\x04R\apackets\"\xe0\x03\n" +
 	"\n" +
 	"FlowFilter\x12\x12\n" +
 	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
@@ -3597,21 +4919,46 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\n" +
 	"directions\x18\a \x03(\x0e2\x12.orb8.v1.DirectionR\n" +
 	"directions\x12\x1a\n" +
-	"\boutcomes\x18\b \x03(\tR\boutcomes\"\x86\x02\n" +
+	"\boutcomes\x18\b \x03(\tR\boutcomes\x12/\n" +
+	"\x06source\x18\t \x01(\v2\x17.orb8.v1.EndpointFilterR\x06source\x129\n" +
+	"\vdestination\x18\n" +
+	" \x01(\v2\x17.orb8.v1.EndpointFilterR\vdestination\x12\x1c\n" +
+	"\tworkloads\x18\v \x03(\tR\tworkloads\x12\x1a\n" +
+	"\bservices\x18\f \x03(\tR\bservices\x12\x14\n" +
+	"\x05names\x18\r \x03(\tR\x05names\x12\x16\n" +
+	"\x06labels\x18\x0e \x03(\tR\x06labels\x12\x14\n" +
+	"\x05nodes\x18\x0f \x03(\tR\x05nodes\"\xf4\x01\n" +
+	"\x0eEndpointFilter\x12\x12\n" +
+	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x02 \x03(\tR\n" +
+	"namespaces\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x03 \x03(\tR\n" +
+	"containers\x12\x10\n" +
+	"\x03ips\x18\x04 \x03(\tR\x03ips\x12\x14\n" +
+	"\x05ports\x18\x05 \x03(\rR\x05ports\x12\x1c\n" +
+	"\tworkloads\x18\x06 \x03(\tR\tworkloads\x12\x1a\n" +
+	"\bservices\x18\a \x03(\tR\bservices\x12\x14\n" +
+	"\x05names\x18\b \x03(\tR\x05names\x12\x16\n" +
+	"\x06labels\x18\t \x03(\tR\x06labels\"\xa5\x02\n" +
 	"\x11QueryFlowsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +
 	"\x05allow\x18\x03 \x03(\v2\x13.orb8.v1.FlowFilterR\x05allow\x12'\n" +
 	"\x04deny\x18\x04 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\rR\x05limit\x12#\n" +
-	"\rseparate_ends\x18\x06 \x01(\bR\fseparateEnds\"\xed\x01\n" +
+	"\rseparate_ends\x18\x06 \x01(\bR\fseparateEnds\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\"\x95\x02\n" +
 	"\x12QueryFlowsResponse\x12#\n" +
 	"\x05flows\x18\x01 \x03(\v2\r.orb8.v1.FlowR\x05flows\x12!\n" +
 	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
 	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
 	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
-	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\x8c\x04\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\x12&\n" +
+	"\x0fnext_page_token\x18\a \x01(\tR\rnextPageToken\"\x8c\x04\n" +
 	"\tDnsLookup\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
@@ -3641,19 +4988,22 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x04flow\x18\x01 \x01(\v2\x13.orb8.v1.FlowFilterR\x04flow\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x14\n" +
 	"\x05types\x18\x03 \x03(\tR\x05types\x12\x16\n" +
-	"\x06rcodes\x18\x04 \x03(\tR\x06rcodes\"\xb5\x01\n" +
+	"\x06rcodes\x18\x04 \x03(\tR\x06rcodes\"\xd4\x01\n" +
 	"\x0fQueryDnsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12(\n" +
 	"\x05allow\x18\x03 \x03(\v2\x12.orb8.v1.DnsFilterR\x05allow\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\rR\x05limit\"\xf4\x01\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x9c\x02\n" +
 	"\x10QueryDnsResponse\x12,\n" +
 	"\alookups\x18\x01 \x03(\v2\x12.orb8.v1.DnsLookupR\alookups\x12!\n" +
 	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
 	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
 	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
-	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\xa4\x01\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\x12&\n" +
+	"\x0fnext_page_token\x18\a \x01(\tR\rnextPageToken\"\xa4\x01\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
@@ -3693,20 +5043,23 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"containers\x12\x18\n" +
 	"\acgroups\x18\x04 \x03(\tR\acgroups\x12\x1a\n" +
 	"\bsyscalls\x18\x05 \x03(\tR\bsyscalls\x12\x14\n" +
-	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\xea\x01\n" +
+	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\x89\x02\n" +
 	"\x14QuerySyscallsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
 	"\x05allow\x18\x03 \x03(\v2\x16.orb8.v1.SyscallFilterR\x05allow\x12*\n" +
 	"\x04deny\x18\x04 \x03(\v2\x16.orb8.v1.SyscallFilterR\x04deny\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xf9\x01\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\"\xa1\x02\n" +
 	"\x15QuerySyscallsResponse\x12,\n" +
 	"\bsyscalls\x18\x01 \x03(\v2\x10.orb8.v1.SyscallR\bsyscalls\x12!\n" +
 	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
 	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
 	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
-	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\xd4\x02\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\x12&\n" +
+	"\x0fnext_page_token\x18\a \x01(\tR\rnextPageToken\"\xd4\x02\n" +
 	"\fSyscallEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x120\n" +
@@ -3742,20 +5095,109 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\rAnomalyFilter\x120\n" +
 	"\asyscall\x18\x01 \x01(\v2\x16.orb8.v1.SyscallFilterR\asyscall\x12\x14\n" +
 	"\x05rules\x18\x02 \x03(\tR\x05rules\x124\n" +
-	"\fmin_severity\x18\x03 \x01(\x0e2\x11.orb8.v1.SeverityR\vminSeverity\"\xeb\x01\n" +
+	"\fmin_severity\x18\x03 \x01(\x0e2\x11.orb8.v1.SeverityR\vminSeverity\"\x8a\x02\n" +
 	"\x15QueryAnomaliesRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
 	"\x05allow\x18\x03 \x03(\v2\x16.orb8.v1.AnomalyFilterR\x05allow\x12*\n" +
 	"\x04deny\x18\x04 \x03(\v2\x16.orb8.v1.AnomalyFilterR\x04deny\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"\xfc\x01\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\"\xa4\x02\n" +
 	"\x16QueryAnomaliesResponse\x12.\n" +
 	"\tanomalies\x18\x01 \x03(\v2\x10.orb8.v1.AnomalyR\tanomalies\x12!\n" +
 	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
 	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
 	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
-	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\x8d\x01\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\x12&\n" +
+	"\x0fnext_page_token\x18\a \x01(\tR\rnextPageToken\"\xa9\x01\n" +
+	"\tGpuFilter\x12\x12\n" +
+	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x02 \x03(\tR\n" +
+	"namespaces\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x03 \x03(\tR\n" +
+	"containers\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodes\x12\x18\n" +
+	"\adevices\x18\x05 \x03(\tR\adevices\x12\x18\n" +
+	"\ametrics\x18\x06 \x03(\tR\ametrics\"\x8c\x02\n" +
+	"\x0fQueryGpuRequest\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12(\n" +
+	"\x05allow\x18\x03 \x03(\v2\x12.orb8.v1.GpuFilterR\x05allow\x12&\n" +
+	"\x04deny\x18\x04 \x03(\v2\x12.orb8.v1.GpuFilterR\x04deny\x12-\n" +
+	"\x04step\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\"\xf2\x01\n" +
+	"\x10QueryGpuResponse\x12*\n" +
+	"\x06series\x18\x01 \x03(\v2\x12.orb8.v1.GpuSeriesR\x06series\x12!\n" +
+	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
+	"\ttruncated\x18\x03 \x01(\bR\ttruncated\x12\x18\n" +
+	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
+	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
+	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\"\xa1\x01\n" +
+	"\tGpuDevice\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\tR\x06parent\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\x12\x14\n" +
+	"\x05model\x18\x04 \x01(\tR\x05model\x12\x1f\n" +
+	"\vpci_address\x18\x05 \x01(\tR\n" +
+	"pciAddress\x12\x1f\n" +
+	"\vmig_profile\x18\x06 \x01(\tR\n" +
+	"migProfile\"\xf1\x02\n" +
+	"\tGpuSeries\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12*\n" +
+	"\x06device\x18\x02 \x01(\v2\x12.orb8.v1.GpuDeviceR\x06device\x120\n" +
+	"\tcontainer\x18\x03 \x01(\v2\x12.orb8.v1.ContainerR\tcontainer\x12\x16\n" +
+	"\x06metric\x18\x04 \x01(\tR\x06metric\x12\x12\n" +
+	"\x04unit\x18\x05 \x01(\tR\x04unit\x12B\n" +
+	"\n" +
+	"attributes\x18\x06 \x03(\v2\".orb8.v1.GpuSeries.AttributesEntryR\n" +
+	"attributes\x12\x18\n" +
+	"\acounter\x18\a \x01(\bR\acounter\x12)\n" +
+	"\x06points\x18\b \x03(\v2\x11.orb8.v1.GpuPointR\x06points\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa4\x01\n" +
+	"\bGpuPoint\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x10\n" +
+	"\x03min\x18\x03 \x01(\x01R\x03min\x12\x10\n" +
+	"\x03max\x18\x04 \x01(\x01R\x03max\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\x01R\x04last\x12\x18\n" +
+	"\asamples\x18\x06 \x01(\rR\asamples\"\xf4\x03\n" +
+	"\x10AggregateRequest\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12'\n" +
+	"\x06signal\x18\x03 \x01(\x0e2\x0f.orb8.v1.SignalR\x06signal\x12)\n" +
+	"\x05allow\x18\x04 \x03(\v2\x13.orb8.v1.FlowFilterR\x05allow\x12'\n" +
+	"\x04deny\x18\x05 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12$\n" +
+	"\x03dns\x18\x06 \x03(\v2\x12.orb8.v1.DnsFilterR\x03dns\x122\n" +
+	"\bsyscalls\x18\a \x03(\v2\x16.orb8.v1.SyscallFilterR\bsyscalls\x124\n" +
+	"\tanomalies\x18\b \x03(\v2\x16.orb8.v1.AnomalyFilterR\tanomalies\x12\x0e\n" +
+	"\x02by\x18\t \x03(\tR\x02by\x12\x1a\n" +
+	"\bmeasures\x18\n" +
+	" \x03(\tR\bmeasures\x12\x10\n" +
+	"\x03top\x18\v \x01(\rR\x03top\x121\n" +
+	"\x06bucket\x18\f \x01(\v2\x19.google.protobuf.DurationR\x06bucket\"\xd3\x02\n" +
+	"\x11AggregateResponse\x12\x0e\n" +
+	"\x02by\x18\x01 \x03(\tR\x02by\x12\x1a\n" +
+	"\bmeasures\x18\x02 \x03(\tR\bmeasures\x12/\n" +
+	"\x06groups\x18\x03 \x03(\v2\x17.orb8.v1.AggregateGroupR\x06groups\x12-\n" +
+	"\x05total\x18\x04 \x01(\v2\x17.orb8.v1.AggregateGroupR\x05total\x12!\n" +
+	"\x04lost\x18\x05 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x1c\n" +
+	"\ttruncated\x18\x06 \x01(\bR\ttruncated\x12\x18\n" +
+	"\amatched\x18\a \x01(\x04R\amatched\x122\n" +
+	"\x06oldest\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
+	"\rmissing_nodes\x18\t \x03(\tR\fmissingNodes\"l\n" +
+	"\x0eAggregateGroup\x12\x0e\n" +
+	"\x02by\x18\x01 \x03(\tR\x02by\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\x04R\x06values\x122\n" +
+	"\abuckets\x18\x03 \x03(\v2\x18.orb8.v1.AggregateBucketR\abuckets\"[\n" +
+	"\x0fAggregateBucket\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\x04R\x06values\"\x8d\x01\n" +
 	"\x04Loss\x12\x18\n" +
 	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
@@ -3776,7 +5218,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x18\n" +
 	"\amissing\x18\x06 \x01(\bR\amissing\x120\n" +
 	"\anetwork\x18\a \x01(\v2\x16.orb8.v1.NetworkStatusR\anetwork\x122\n" +
-	"\bsyscalls\x18\b \x01(\v2\x16.orb8.v1.SyscallStatusR\bsyscalls\"\x94\x05\n" +
+	"\bsyscalls\x18\b \x01(\v2\x16.orb8.v1.SyscallStatusR\bsyscalls\"\x98\x06\n" +
 	"\rNetworkStatus\x12\x1f\n" +
 	"\vattach_mode\x18\x01 \x01(\tR\n" +
 	"attachMode\x12#\n" +
@@ -3794,10 +5236,13 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\binterval\x18\v \x01(\v2\x19.google.protobuf.DurationR\binterval\x12)\n" +
 	"\x10unparsed_packets\x18\f \x01(\x04R\x0funparsedPackets\x12$\n" +
 	"\x05drops\x18\r \x03(\v2\x0e.orb8.v1.DropsR\x05drops\x12I\n" +
-	"\vunavailable\x18\x0e \x03(\v2'.orb8.v1.NetworkStatus.UnavailableEntryR\vunavailable\x1a>\n" +
+	"\vunavailable\x18\x0e \x03(\v2'.orb8.v1.NetworkStatus.UnavailableEntryR\vunavailable\x12,\n" +
+	"\x12packets_per_second\x18\x0f \x01(\x01R\x10packetsPerSecond\x12(\n" +
+	"\x10bytes_per_second\x18\x10 \x01(\x01R\x0ebytesPerSecond\x12*\n" +
+	"\x06probes\x18\x11 \x03(\v2\x12.orb8.v1.ProbeCostR\x06probes\x1a>\n" +
 	"\x10UnavailableEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x04\n" +
 	"\rSyscallStatus\x12\x14\n" +
 	"\x05calls\x18\x01 \x01(\x04R\x05calls\x12!\n" +
 	"\x04lost\x18\x02 \x01(\v2\r.orb8.v1.LossR\x04lost\x12\x18\n" +
@@ -3807,10 +5252,17 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\binterval\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1a\n" +
 	"\bthinning\x18\a \x01(\rR\bthinning\x12\x18\n" +
 	"\alatency\x18\b \x01(\bR\alatency\x12I\n" +
-	"\vunavailable\x18\t \x03(\v2'.orb8.v1.SyscallStatus.UnavailableEntryR\vunavailable\x1a>\n" +
+	"\vunavailable\x18\t \x03(\v2'.orb8.v1.SyscallStatus.UnavailableEntryR\vunavailable\x12(\n" +
+	"\x10calls_per_second\x18\n" +
+	" \x01(\x01R\x0ecallsPerSecond\x12*\n" +
+	"\x06probes\x18\v \x03(\v2\x12.orb8.v1.ProbeCostR\x06probes\x1a>\n" +
 	"\x10UnavailableEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"9\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +
+	"\tProbeCost\x12\x18\n" +
+	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x12\n" +
+	"\x04runs\x18\x02 \x01(\x04R\x04runs\x124\n" +
+	"\brun_time\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\arunTime\"9\n" +
 	"\x05Drops\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\"\x9e\x02\n" +
@@ -3851,7 +5303,14 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_INFO\x10\x01\x12\x14\n" +
 	"\x10SEVERITY_WARNING\x10\x02\x12\x15\n" +
-	"\x11SEVERITY_CRITICAL\x10\x03*\xfb\x01\n" +
+	"\x11SEVERITY_CRITICAL\x10\x03*m\n" +
+	"\x06Signal\x12\x16\n" +
+	"\x12SIGNAL_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fSIGNAL_FLOWS\x10\x01\x12\x0e\n" +
+	"\n" +
+	"SIGNAL_DNS\x10\x02\x12\x13\n" +
+	"\x0fSIGNAL_SYSCALLS\x10\x03\x12\x14\n" +
+	"\x10SIGNAL_ANOMALIES\x10\x04*\xfb\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eEVENT_KIND_NEW\x10\x01\x12\x12\n" +
@@ -3864,13 +5323,15 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x11EVENT_KIND_PACKET\x10\b\x12\x16\n" +
 	"\x12EVENT_KIND_SYSCALL\x10\t\x12\x16\n" +
 	"\x12EVENT_KIND_ANOMALY\x10\n" +
-	"2\xe5\x03\n" +
+	"2\xf4\x04\n" +
 	"\fOrbitService\x12J\n" +
 	"\n" +
 	"QueryFlows\x12\x1a.orb8.v1.QueryFlowsRequest\x1a\x1b.orb8.v1.QueryFlowsResponse\"\x03\x90\x02\x01\x12D\n" +
 	"\bQueryDns\x12\x18.orb8.v1.QueryDnsRequest\x1a\x19.orb8.v1.QueryDnsResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\rQuerySyscalls\x12\x1d.orb8.v1.QuerySyscallsRequest\x1a\x1e.orb8.v1.QuerySyscallsResponse\"\x03\x90\x02\x01\x12V\n" +
-	"\x0eQueryAnomalies\x12\x1e.orb8.v1.QueryAnomaliesRequest\x1a\x1f.orb8.v1.QueryAnomaliesResponse\"\x03\x90\x02\x01\x12G\n" +
+	"\x0eQueryAnomalies\x12\x1e.orb8.v1.QueryAnomaliesRequest\x1a\x1f.orb8.v1.QueryAnomaliesResponse\"\x03\x90\x02\x01\x12D\n" +
+	"\bQueryGpu\x12\x18.orb8.v1.QueryGpuRequest\x1a\x19.orb8.v1.QueryGpuResponse\"\x03\x90\x02\x01\x12G\n" +
+	"\tAggregate\x12\x19.orb8.v1.AggregateRequest\x1a\x1a.orb8.v1.AggregateResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\tGetStatus\x12\x19.orb8.v1.GetStatusRequest\x1a\x1a.orb8.v1.GetStatusResponse\"\x03\x90\x02\x01\x12M\n" +
 	"\fStreamEvents\x12\x1c.orb8.v1.StreamEventsRequest\x1a\x1d.orb8.v1.StreamEventsResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
@@ -3886,158 +5347,209 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 	return file_orb8_v1_orb8_proto_rawDescData
 }
 
-var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_orb8_v1_orb8_proto_goTypes = []any{
 	(Direction)(0),                 // 0: orb8.v1.Direction
 	(Initiator)(0),                 // 1: orb8.v1.Initiator
 	(Severity)(0),                  // 2: orb8.v1.Severity
-	(EventKind)(0),                 // 3: orb8.v1.EventKind
-	(*Endpoint)(nil),               // 4: orb8.v1.Endpoint
-	(*Flow)(nil),                   // 5: orb8.v1.Flow
-	(*OtherEnd)(nil),               // 6: orb8.v1.OtherEnd
-	(*FlowFilter)(nil),             // 7: orb8.v1.FlowFilter
-	(*QueryFlowsRequest)(nil),      // 8: orb8.v1.QueryFlowsRequest
-	(*QueryFlowsResponse)(nil),     // 9: orb8.v1.QueryFlowsResponse
-	(*DnsLookup)(nil),              // 10: orb8.v1.DnsLookup
-	(*DnsAnswer)(nil),              // 11: orb8.v1.DnsAnswer
-	(*DnsFilter)(nil),              // 12: orb8.v1.DnsFilter
-	(*QueryDnsRequest)(nil),        // 13: orb8.v1.QueryDnsRequest
-	(*QueryDnsResponse)(nil),       // 14: orb8.v1.QueryDnsResponse
-	(*Container)(nil),              // 15: orb8.v1.Container
-	(*Syscall)(nil),                // 16: orb8.v1.Syscall
-	(*SyscallLatency)(nil),         // 17: orb8.v1.SyscallLatency
-	(*SyscallFilter)(nil),          // 18: orb8.v1.SyscallFilter
-	(*QuerySyscallsRequest)(nil),   // 19: orb8.v1.QuerySyscallsRequest
-	(*QuerySyscallsResponse)(nil),  // 20: orb8.v1.QuerySyscallsResponse
-	(*SyscallEvent)(nil),           // 21: orb8.v1.SyscallEvent
-	(*SyscallArgument)(nil),        // 22: orb8.v1.SyscallArgument
-	(*Anomaly)(nil),                // 23: orb8.v1.Anomaly
-	(*AnomalyFilter)(nil),          // 24: orb8.v1.AnomalyFilter
-	(*QueryAnomaliesRequest)(nil),  // 25: orb8.v1.QueryAnomaliesRequest
-	(*QueryAnomaliesResponse)(nil), // 26: orb8.v1.QueryAnomaliesResponse
-	(*Loss)(nil),                   // 27: orb8.v1.Loss
-	(*GetStatusRequest)(nil),       // 28: orb8.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 29: orb8.v1.GetStatusResponse
-	(*NodeStatus)(nil),             // 30: orb8.v1.NodeStatus
-	(*NetworkStatus)(nil),          // 31: orb8.v1.NetworkStatus
-	(*SyscallStatus)(nil),          // 32: orb8.v1.SyscallStatus
-	(*Drops)(nil),                  // 33: orb8.v1.Drops
-	(*StoreStatus)(nil),            // 34: orb8.v1.StoreStatus
-	(*StreamEventsRequest)(nil),    // 35: orb8.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil),   // 36: orb8.v1.StreamEventsResponse
-	nil,                            // 37: orb8.v1.Syscall.ErrorsByNameEntry
-	nil,                            // 38: orb8.v1.NetworkStatus.UnavailableEntry
-	nil,                            // 39: orb8.v1.SyscallStatus.UnavailableEntry
-	(*timestamppb.Timestamp)(nil),  // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 41: google.protobuf.Duration
+	(Signal)(0),                    // 3: orb8.v1.Signal
+	(EventKind)(0),                 // 4: orb8.v1.EventKind
+	(*Endpoint)(nil),               // 5: orb8.v1.Endpoint
+	(*Flow)(nil),                   // 6: orb8.v1.Flow
+	(*OtherEnd)(nil),               // 7: orb8.v1.OtherEnd
+	(*FlowFilter)(nil),             // 8: orb8.v1.FlowFilter
+	(*EndpointFilter)(nil),         // 9: orb8.v1.EndpointFilter
+	(*QueryFlowsRequest)(nil),      // 10: orb8.v1.QueryFlowsRequest
+	(*QueryFlowsResponse)(nil),     // 11: orb8.v1.QueryFlowsResponse
+	(*DnsLookup)(nil),              // 12: orb8.v1.DnsLookup
+	(*DnsAnswer)(nil),              // 13: orb8.v1.DnsAnswer
+	(*DnsFilter)(nil),              // 14: orb8.v1.DnsFilter
+	(*QueryDnsRequest)(nil),        // 15: orb8.v1.QueryDnsRequest
+	(*QueryDnsResponse)(nil),       // 16: orb8.v1.QueryDnsResponse
+	(*Container)(nil),              // 17: orb8.v1.Container
+	(*Syscall)(nil),                // 18: orb8.v1.Syscall
+	(*SyscallLatency)(nil),         // 19: orb8.v1.SyscallLatency
+	(*SyscallFilter)(nil),          // 20: orb8.v1.SyscallFilter
+	(*QuerySyscallsRequest)(nil),   // 21: orb8.v1.QuerySyscallsRequest
+	(*QuerySyscallsResponse)(nil),  // 22: orb8.v1.QuerySyscallsResponse
+	(*SyscallEvent)(nil),           // 23: orb8.v1.SyscallEvent
+	(*SyscallArgument)(nil),        // 24: orb8.v1.SyscallArgument
+	(*Anomaly)(nil),                // 25: orb8.v1.Anomaly
+	(*AnomalyFilter)(nil),          // 26: orb8.v1.AnomalyFilter
+	(*QueryAnomaliesRequest)(nil),  // 27: orb8.v1.QueryAnomaliesRequest
+	(*QueryAnomaliesResponse)(nil), // 28: orb8.v1.QueryAnomaliesResponse
+	(*GpuFilter)(nil),              // 29: orb8.v1.GpuFilter
+	(*QueryGpuRequest)(nil),        // 30: orb8.v1.QueryGpuRequest
+	(*QueryGpuResponse)(nil),       // 31: orb8.v1.QueryGpuResponse
+	(*GpuDevice)(nil),              // 32: orb8.v1.GpuDevice
+	(*GpuSeries)(nil),              // 33: orb8.v1.GpuSeries
+	(*GpuPoint)(nil),               // 34: orb8.v1.GpuPoint
+	(*AggregateRequest)(nil),       // 35: orb8.v1.AggregateRequest
+	(*AggregateResponse)(nil),      // 36: orb8.v1.AggregateResponse
+	(*AggregateGroup)(nil),         // 37: orb8.v1.AggregateGroup
+	(*AggregateBucket)(nil),        // 38: orb8.v1.AggregateBucket
+	(*Loss)(nil),                   // 39: orb8.v1.Loss
+	(*GetStatusRequest)(nil),       // 40: orb8.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 41: orb8.v1.GetStatusResponse
+	(*NodeStatus)(nil),             // 42: orb8.v1.NodeStatus
+	(*NetworkStatus)(nil),          // 43: orb8.v1.NetworkStatus
+	(*SyscallStatus)(nil),          // 44: orb8.v1.SyscallStatus
+	(*ProbeCost)(nil),              // 45: orb8.v1.ProbeCost
+	(*Drops)(nil),                  // 46: orb8.v1.Drops
+	(*StoreStatus)(nil),            // 47: orb8.v1.StoreStatus
+	(*StreamEventsRequest)(nil),    // 48: orb8.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),   // 49: orb8.v1.StreamEventsResponse
+	nil,                            // 50: orb8.v1.Syscall.ErrorsByNameEntry
+	nil,                            // 51: orb8.v1.GpuSeries.AttributesEntry
+	nil,                            // 52: orb8.v1.NetworkStatus.UnavailableEntry
+	nil,                            // 53: orb8.v1.SyscallStatus.UnavailableEntry
+	(*timestamppb.Timestamp)(nil),  // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	40, // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	40, // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
-	0,  // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
-	4,  // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
-	4,  // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	41, // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
-	41, // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
-	41, // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
-	1,  // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
-	4,  // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
-	4,  // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
-	6,  // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
-	0,  // 12: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
-	40, // 13: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	40, // 14: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
-	7,  // 15: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
-	7,  // 16: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
-	5,  // 17: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
-	27, // 18: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	40, // 19: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	40, // 20: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
-	0,  // 21: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
-	4,  // 22: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
-	4,  // 23: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
-	41, // 24: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
-	11, // 25: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
-	7,  // 26: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
-	40, // 27: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
-	40, // 28: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
-	12, // 29: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
-	10, // 30: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
-	27, // 31: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
-	40, // 32: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
-	40, // 33: orb8.v1.Syscall.start:type_name -> google.protobuf.Timestamp
-	40, // 34: orb8.v1.Syscall.end:type_name -> google.protobuf.Timestamp
-	15, // 35: orb8.v1.Syscall.container:type_name -> orb8.v1.Container
-	37, // 36: orb8.v1.Syscall.errors_by_name:type_name -> orb8.v1.Syscall.ErrorsByNameEntry
-	17, // 37: orb8.v1.Syscall.latency:type_name -> orb8.v1.SyscallLatency
-	41, // 38: orb8.v1.SyscallLatency.sum:type_name -> google.protobuf.Duration
-	40, // 39: orb8.v1.QuerySyscallsRequest.since:type_name -> google.protobuf.Timestamp
-	40, // 40: orb8.v1.QuerySyscallsRequest.until:type_name -> google.protobuf.Timestamp
-	18, // 41: orb8.v1.QuerySyscallsRequest.allow:type_name -> orb8.v1.SyscallFilter
-	18, // 42: orb8.v1.QuerySyscallsRequest.deny:type_name -> orb8.v1.SyscallFilter
-	16, // 43: orb8.v1.QuerySyscallsResponse.syscalls:type_name -> orb8.v1.Syscall
-	27, // 44: orb8.v1.QuerySyscallsResponse.lost:type_name -> orb8.v1.Loss
-	40, // 45: orb8.v1.QuerySyscallsResponse.oldest:type_name -> google.protobuf.Timestamp
-	40, // 46: orb8.v1.SyscallEvent.time:type_name -> google.protobuf.Timestamp
-	15, // 47: orb8.v1.SyscallEvent.container:type_name -> orb8.v1.Container
-	22, // 48: orb8.v1.SyscallEvent.arguments:type_name -> orb8.v1.SyscallArgument
-	40, // 49: orb8.v1.Anomaly.time:type_name -> google.protobuf.Timestamp
-	15, // 50: orb8.v1.Anomaly.container:type_name -> orb8.v1.Container
-	2,  // 51: orb8.v1.Anomaly.severity:type_name -> orb8.v1.Severity
-	21, // 52: orb8.v1.Anomaly.evidence:type_name -> orb8.v1.SyscallEvent
-	18, // 53: orb8.v1.AnomalyFilter.syscall:type_name -> orb8.v1.SyscallFilter
-	2,  // 54: orb8.v1.AnomalyFilter.min_severity:type_name -> orb8.v1.Severity
-	40, // 55: orb8.v1.QueryAnomaliesRequest.since:type_name -> google.protobuf.Timestamp
-	40, // 56: orb8.v1.QueryAnomaliesRequest.until:type_name -> google.protobuf.Timestamp
-	24, // 57: orb8.v1.QueryAnomaliesRequest.allow:type_name -> orb8.v1.AnomalyFilter
-	24, // 58: orb8.v1.QueryAnomaliesRequest.deny:type_name -> orb8.v1.AnomalyFilter
-	23, // 59: orb8.v1.QueryAnomaliesResponse.anomalies:type_name -> orb8.v1.Anomaly
-	27, // 60: orb8.v1.QueryAnomaliesResponse.lost:type_name -> orb8.v1.Loss
-	40, // 61: orb8.v1.QueryAnomaliesResponse.oldest:type_name -> google.protobuf.Timestamp
-	30, // 62: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	34, // 63: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	40, // 64: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	40, // 65: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
-	31, // 66: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
-	32, // 67: orb8.v1.NodeStatus.syscalls:type_name -> orb8.v1.SyscallStatus
-	27, // 68: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	41, // 69: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	33, // 70: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
-	38, // 71: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
-	27, // 72: orb8.v1.SyscallStatus.lost:type_name -> orb8.v1.Loss
-	41, // 73: orb8.v1.SyscallStatus.interval:type_name -> google.protobuf.Duration
-	39, // 74: orb8.v1.SyscallStatus.unavailable:type_name -> orb8.v1.SyscallStatus.UnavailableEntry
-	40, // 75: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	7,  // 76: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	7,  // 77: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	3,  // 78: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	12, // 79: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
-	18, // 80: orb8.v1.StreamEventsRequest.syscalls:type_name -> orb8.v1.SyscallFilter
-	24, // 81: orb8.v1.StreamEventsRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
-	3,  // 82: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	40, // 83: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	5,  // 84: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	10, // 85: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
-	21, // 86: orb8.v1.StreamEventsResponse.syscall:type_name -> orb8.v1.SyscallEvent
-	23, // 87: orb8.v1.StreamEventsResponse.anomaly:type_name -> orb8.v1.Anomaly
-	8,  // 88: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	13, // 89: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
-	19, // 90: orb8.v1.OrbitService.QuerySyscalls:input_type -> orb8.v1.QuerySyscallsRequest
-	25, // 91: orb8.v1.OrbitService.QueryAnomalies:input_type -> orb8.v1.QueryAnomaliesRequest
-	28, // 92: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	35, // 93: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	9,  // 94: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	14, // 95: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
-	20, // 96: orb8.v1.OrbitService.QuerySyscalls:output_type -> orb8.v1.QuerySyscallsResponse
-	26, // 97: orb8.v1.OrbitService.QueryAnomalies:output_type -> orb8.v1.QueryAnomaliesResponse
-	29, // 98: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	36, // 99: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	94, // [94:100] is the sub-list for method output_type
-	88, // [88:94] is the sub-list for method input_type
-	88, // [88:88] is the sub-list for extension type_name
-	88, // [88:88] is the sub-list for extension extendee
-	0,  // [0:88] is the sub-list for field type_name
+	54,  // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	54,  // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	0,   // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
+	5,   // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
+	5,   // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
+	55,  // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	55,  // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	55,  // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	1,   // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
+	5,   // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
+	5,   // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
+	7,   // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
+	0,   // 12: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
+	9,   // 13: orb8.v1.FlowFilter.source:type_name -> orb8.v1.EndpointFilter
+	9,   // 14: orb8.v1.FlowFilter.destination:type_name -> orb8.v1.EndpointFilter
+	54,  // 15: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 16: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	8,   // 17: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
+	8,   // 18: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
+	6,   // 19: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
+	39,  // 20: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
+	54,  // 21: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	54,  // 22: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
+	0,   // 23: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
+	5,   // 24: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
+	5,   // 25: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
+	55,  // 26: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
+	13,  // 27: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
+	8,   // 28: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
+	54,  // 29: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 30: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
+	14,  // 31: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
+	12,  // 32: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
+	39,  // 33: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
+	54,  // 34: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
+	54,  // 35: orb8.v1.Syscall.start:type_name -> google.protobuf.Timestamp
+	54,  // 36: orb8.v1.Syscall.end:type_name -> google.protobuf.Timestamp
+	17,  // 37: orb8.v1.Syscall.container:type_name -> orb8.v1.Container
+	50,  // 38: orb8.v1.Syscall.errors_by_name:type_name -> orb8.v1.Syscall.ErrorsByNameEntry
+	19,  // 39: orb8.v1.Syscall.latency:type_name -> orb8.v1.SyscallLatency
+	55,  // 40: orb8.v1.SyscallLatency.sum:type_name -> google.protobuf.Duration
+	54,  // 41: orb8.v1.QuerySyscallsRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 42: orb8.v1.QuerySyscallsRequest.until:type_name -> google.protobuf.Timestamp
+	20,  // 43: orb8.v1.QuerySyscallsRequest.allow:type_name -> orb8.v1.SyscallFilter
+	20,  // 44: orb8.v1.QuerySyscallsRequest.deny:type_name -> orb8.v1.SyscallFilter
+	18,  // 45: orb8.v1.QuerySyscallsResponse.syscalls:type_name -> orb8.v1.Syscall
+	39,  // 46: orb8.v1.QuerySyscallsResponse.lost:type_name -> orb8.v1.Loss
+	54,  // 47: orb8.v1.QuerySyscallsResponse.oldest:type_name -> google.protobuf.Timestamp
+	54,  // 48: orb8.v1.SyscallEvent.time:type_name -> google.protobuf.Timestamp
+	17,  // 49: orb8.v1.SyscallEvent.container:type_name -> orb8.v1.Container
+	24,  // 50: orb8.v1.SyscallEvent.arguments:type_name -> orb8.v1.SyscallArgument
+	54,  // 51: orb8.v1.Anomaly.time:type_name -> google.protobuf.Timestamp
+	17,  // 52: orb8.v1.Anomaly.container:type_name -> orb8.v1.Container
+	2,   // 53: orb8.v1.Anomaly.severity:type_name -> orb8.v1.Severity
+	23,  // 54: orb8.v1.Anomaly.evidence:type_name -> orb8.v1.SyscallEvent
+	20,  // 55: orb8.v1.AnomalyFilter.syscall:type_name -> orb8.v1.SyscallFilter
+	2,   // 56: orb8.v1.AnomalyFilter.min_severity:type_name -> orb8.v1.Severity
+	54,  // 57: orb8.v1.QueryAnomaliesRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 58: orb8.v1.QueryAnomaliesRequest.until:type_name -> google.protobuf.Timestamp
+	26,  // 59: orb8.v1.QueryAnomaliesRequest.allow:type_name -> orb8.v1.AnomalyFilter
+	26,  // 60: orb8.v1.QueryAnomaliesRequest.deny:type_name -> orb8.v1.AnomalyFilter
+	25,  // 61: orb8.v1.QueryAnomaliesResponse.anomalies:type_name -> orb8.v1.Anomaly
+	39,  // 62: orb8.v1.QueryAnomaliesResponse.lost:type_name -> orb8.v1.Loss
+	54,  // 63: orb8.v1.QueryAnomaliesResponse.oldest:type_name -> google.protobuf.Timestamp
+	54,  // 64: orb8.v1.QueryGpuRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 65: orb8.v1.QueryGpuRequest.until:type_name -> google.protobuf.Timestamp
+	29,  // 66: orb8.v1.QueryGpuRequest.allow:type_name -> orb8.v1.GpuFilter
+	29,  // 67: orb8.v1.QueryGpuRequest.deny:type_name -> orb8.v1.GpuFilter
+	55,  // 68: orb8.v1.QueryGpuRequest.step:type_name -> google.protobuf.Duration
+	33,  // 69: orb8.v1.QueryGpuResponse.series:type_name -> orb8.v1.GpuSeries
+	39,  // 70: orb8.v1.QueryGpuResponse.lost:type_name -> orb8.v1.Loss
+	54,  // 71: orb8.v1.QueryGpuResponse.oldest:type_name -> google.protobuf.Timestamp
+	32,  // 72: orb8.v1.GpuSeries.device:type_name -> orb8.v1.GpuDevice
+	17,  // 73: orb8.v1.GpuSeries.container:type_name -> orb8.v1.Container
+	51,  // 74: orb8.v1.GpuSeries.attributes:type_name -> orb8.v1.GpuSeries.AttributesEntry
+	34,  // 75: orb8.v1.GpuSeries.points:type_name -> orb8.v1.GpuPoint
+	54,  // 76: orb8.v1.GpuPoint.start:type_name -> google.protobuf.Timestamp
+	54,  // 77: orb8.v1.AggregateRequest.since:type_name -> google.protobuf.Timestamp
+	54,  // 78: orb8.v1.AggregateRequest.until:type_name -> google.protobuf.Timestamp
+	3,   // 79: orb8.v1.AggregateRequest.signal:type_name -> orb8.v1.Signal
+	8,   // 80: orb8.v1.AggregateRequest.allow:type_name -> orb8.v1.FlowFilter
+	8,   // 81: orb8.v1.AggregateRequest.deny:type_name -> orb8.v1.FlowFilter
+	14,  // 82: orb8.v1.AggregateRequest.dns:type_name -> orb8.v1.DnsFilter
+	20,  // 83: orb8.v1.AggregateRequest.syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 84: orb8.v1.AggregateRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
+	55,  // 85: orb8.v1.AggregateRequest.bucket:type_name -> google.protobuf.Duration
+	37,  // 86: orb8.v1.AggregateResponse.groups:type_name -> orb8.v1.AggregateGroup
+	37,  // 87: orb8.v1.AggregateResponse.total:type_name -> orb8.v1.AggregateGroup
+	39,  // 88: orb8.v1.AggregateResponse.lost:type_name -> orb8.v1.Loss
+	54,  // 89: orb8.v1.AggregateResponse.oldest:type_name -> google.protobuf.Timestamp
+	38,  // 90: orb8.v1.AggregateGroup.buckets:type_name -> orb8.v1.AggregateBucket
+	54,  // 91: orb8.v1.AggregateBucket.start:type_name -> google.protobuf.Timestamp
+	42,  // 92: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	47,  // 93: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	54,  // 94: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	54,  // 95: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	43,  // 96: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
+	44,  // 97: orb8.v1.NodeStatus.syscalls:type_name -> orb8.v1.SyscallStatus
+	39,  // 98: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
+	55,  // 99: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	46,  // 100: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
+	52,  // 101: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
+	45,  // 102: orb8.v1.NetworkStatus.probes:type_name -> orb8.v1.ProbeCost
+	39,  // 103: orb8.v1.SyscallStatus.lost:type_name -> orb8.v1.Loss
+	55,  // 104: orb8.v1.SyscallStatus.interval:type_name -> google.protobuf.Duration
+	53,  // 105: orb8.v1.SyscallStatus.unavailable:type_name -> orb8.v1.SyscallStatus.UnavailableEntry
+	45,  // 106: orb8.v1.SyscallStatus.probes:type_name -> orb8.v1.ProbeCost
+	55,  // 107: orb8.v1.ProbeCost.run_time:type_name -> google.protobuf.Duration
+	54,  // 108: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	8,   // 109: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	8,   // 110: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	4,   // 111: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	14,  // 112: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
+	20,  // 113: orb8.v1.StreamEventsRequest.syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 114: orb8.v1.StreamEventsRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
+	4,   // 115: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	54,  // 116: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	6,   // 117: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	12,  // 118: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
+	23,  // 119: orb8.v1.StreamEventsResponse.syscall:type_name -> orb8.v1.SyscallEvent
+	25,  // 120: orb8.v1.StreamEventsResponse.anomaly:type_name -> orb8.v1.Anomaly
+	10,  // 121: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	15,  // 122: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
+	21,  // 123: orb8.v1.OrbitService.QuerySyscalls:input_type -> orb8.v1.QuerySyscallsRequest
+	27,  // 124: orb8.v1.OrbitService.QueryAnomalies:input_type -> orb8.v1.QueryAnomaliesRequest
+	30,  // 125: orb8.v1.OrbitService.QueryGpu:input_type -> orb8.v1.QueryGpuRequest
+	35,  // 126: orb8.v1.OrbitService.Aggregate:input_type -> orb8.v1.AggregateRequest
+	40,  // 127: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	48,  // 128: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	11,  // 129: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	16,  // 130: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
+	22,  // 131: orb8.v1.OrbitService.QuerySyscalls:output_type -> orb8.v1.QuerySyscallsResponse
+	28,  // 132: orb8.v1.OrbitService.QueryAnomalies:output_type -> orb8.v1.QueryAnomaliesResponse
+	31,  // 133: orb8.v1.OrbitService.QueryGpu:output_type -> orb8.v1.QueryGpuResponse
+	36,  // 134: orb8.v1.OrbitService.Aggregate:output_type -> orb8.v1.AggregateResponse
+	41,  // 135: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	49,  // 136: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	129, // [129:137] is the sub-list for method output_type
+	121, // [121:129] is the sub-list for method input_type
+	121, // [121:121] is the sub-list for extension type_name
+	121, // [121:121] is the sub-list for extension extendee
+	0,   // [0:121] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -4045,14 +5557,14 @@ func file_orb8_v1_orb8_proto_init() {
 	if File_orb8_v1_orb8_proto != nil {
 		return
 	}
-	file_orb8_v1_orb8_proto_msgTypes[12].OneofWrappers = []any{}
+	file_orb8_v1_orb8_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   36,
+			NumEnums:      5,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,6 +46,10 @@ const (
 	// OrbitServiceQueryAnomaliesProcedure is the fully-qualified name of the OrbitService's
 	// QueryAnomalies RPC.
 	OrbitServiceQueryAnomaliesProcedure = "/orb8.v1.OrbitService/QueryAnomalies"
+	// OrbitServiceQueryGpuProcedure is the fully-qualified name of the OrbitService's QueryGpu RPC.
+	OrbitServiceQueryGpuProcedure = "/orb8.v1.OrbitService/QueryGpu"
+	// OrbitServiceAggregateProcedure is the fully-qualified name of the OrbitService's Aggregate RPC.
+	OrbitServiceAggregateProcedure = "/orb8.v1.OrbitService/Aggregate"
 	// OrbitServiceGetStatusProcedure is the fully-qualified name of the OrbitService's GetStatus RPC.
 	OrbitServiceGetStatusProcedure = "/orb8.v1.OrbitService/GetStatus"
 	// OrbitServiceStreamEventsProcedure is the fully-qualified name of the OrbitService's StreamEvents
@@ -63,6 +67,11 @@ type OrbitServiceClient interface {
 	QuerySyscalls(context.Context, *connect.Request[v1.QuerySyscallsRequest]) (*connect.Response[v1.QuerySyscallsResponse], error)
 	// QueryAnomalies returns the calls of a time range that are not what their workload does, newest first.
 	QueryAnomalies(context.Context, *connect.Request[v1.QueryAnomaliesRequest]) (*connect.Response[v1.QueryAnomaliesResponse], error)
+	// QueryGpu returns what GPUs did in a time range, one series a device (or MIG instance), metric and, where it was measured for one,
+	// container.
+	QueryGpu(context.Context, *connect.Request[v1.QueryGpuRequest]) (*connect.Response[v1.QueryGpuResponse], error)
+	// Aggregate sums flows, DNS lookups, system calls or anomalies of a time range into groups, the largest first.
+	Aggregate(context.Context, *connect.Request[v1.AggregateRequest]) (*connect.Response[v1.AggregateResponse], error)
 	// GetStatus returns the state of every node that has reported: when it was last seen, what it counted, what it lost.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// StreamEvents sends events and flow records as they arrive. A subscriber that reads too slowly loses events;
@@ -109,6 +118,20 @@ func NewOrbitServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		queryGpu: connect.NewClient[v1.QueryGpuRequest, v1.QueryGpuResponse](
+			httpClient,
+			baseURL+OrbitServiceQueryGpuProcedure,
+			connect.WithSchema(orbitServiceMethods.ByName("QueryGpu")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		aggregate: connect.NewClient[v1.AggregateRequest, v1.AggregateResponse](
+			httpClient,
+			baseURL+OrbitServiceAggregateProcedure,
+			connect.WithSchema(orbitServiceMethods.ByName("Aggregate")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		getStatus: connect.NewClient[v1.GetStatusRequest, v1.GetStatusResponse](
 			httpClient,
 			baseURL+OrbitServiceGetStatusProcedure,
@@ -131,6 +154,8 @@ type orbitServiceClient struct {
 	queryDns       *connect.Client[v1.QueryDnsRequest, v1.QueryDnsResponse]
 	querySyscalls  *connect.Client[v1.QuerySyscallsRequest, v1.QuerySyscallsResponse]
 	queryAnomalies *connect.Client[v1.QueryAnomaliesRequest, v1.QueryAnomaliesResponse]
+	queryGpu       *connect.Client[v1.QueryGpuRequest, v1.QueryGpuResponse]
+	aggregate      *connect.Client[v1.AggregateRequest, v1.AggregateResponse]
 	getStatus      *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
 	streamEvents   *connect.Client[v1.StreamEventsRequest, v1.StreamEventsResponse]
 }
@@ -155,6 +180,16 @@ func (c *orbitServiceClient) QueryAnomalies(ctx context.Context, req *connect.Re
 	return c.queryAnomalies.CallUnary(ctx, req)
 }
 
+// QueryGpu calls orb8.v1.OrbitService.QueryGpu.
+func (c *orbitServiceClient) QueryGpu(ctx context.Context, req *connect.Request[v1.QueryGpuRequest]) (*connect.Response[v1.QueryGpuResponse], error) {
+	return c.queryGpu.CallUnary(ctx, req)
+}
+
+// Aggregate calls orb8.v1.OrbitService.Aggregate.
+func (c *orbitServiceClient) Aggregate(ctx context.Context, req *connect.Request[v1.AggregateRequest]) (*connect.Response[v1.AggregateResponse], error) {
+	return c.aggregate.CallUnary(ctx, req)
+}
+
 // GetStatus calls orb8.v1.OrbitService.GetStatus.
 func (c *orbitServiceClient) GetStatus(ctx context.Context, req *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error) {
 	return c.getStatus.CallUnary(ctx, req)
@@ -175,6 +210,11 @@ type OrbitServiceHandler interface {
 	QuerySyscalls(context.Context, *connect.Request[v1.QuerySyscallsRequest]) (*connect.Response[v1.QuerySyscallsResponse], error)
 	// QueryAnomalies returns the calls of a time range that are not what their workload does, newest first.
 	QueryAnomalies(context.Context, *connect.Request[v1.QueryAnomaliesRequest]) (*connect.Response[v1.QueryAnomaliesResponse], error)
+	// QueryGpu returns what GPUs did in a time range, one series a device (or MIG instance), metric and, where it was measured for one,
+	// container.
+	QueryGpu(context.Context, *connect.Request[v1.QueryGpuRequest]) (*connect.Response[v1.QueryGpuResponse], error)
+	// Aggregate sums flows, DNS lookups, system calls or anomalies of a time range into groups, the largest first.
+	Aggregate(context.Context, *connect.Request[v1.AggregateRequest]) (*connect.Response[v1.AggregateResponse], error)
 	// GetStatus returns the state of every node that has reported: when it was last seen, what it counted, what it lost.
 	GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error)
 	// StreamEvents sends events and flow records as they arrive. A subscriber that reads too slowly loses events;
@@ -217,6 +257,20 @@ func NewOrbitServiceHandler(svc OrbitServiceHandler, opts ...connect.HandlerOpti
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	orbitServiceQueryGpuHandler := connect.NewUnaryHandler(
+		OrbitServiceQueryGpuProcedure,
+		svc.QueryGpu,
+		connect.WithSchema(orbitServiceMethods.ByName("QueryGpu")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	orbitServiceAggregateHandler := connect.NewUnaryHandler(
+		OrbitServiceAggregateProcedure,
+		svc.Aggregate,
+		connect.WithSchema(orbitServiceMethods.ByName("Aggregate")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	orbitServiceGetStatusHandler := connect.NewUnaryHandler(
 		OrbitServiceGetStatusProcedure,
 		svc.GetStatus,
@@ -240,6 +294,10 @@ func NewOrbitServiceHandler(svc OrbitServiceHandler, opts ...connect.HandlerOpti
 			orbitServiceQuerySyscallsHandler.ServeHTTP(w, r)
 		case OrbitServiceQueryAnomaliesProcedure:
 			orbitServiceQueryAnomaliesHandler.ServeHTTP(w, r)
+		case OrbitServiceQueryGpuProcedure:
+			orbitServiceQueryGpuHandler.ServeHTTP(w, r)
+		case OrbitServiceAggregateProcedure:
+			orbitServiceAggregateHandler.ServeHTTP(w, r)
 		case OrbitServiceGetStatusProcedure:
 			orbitServiceGetStatusHandler.ServeHTTP(w, r)
 		case OrbitServiceStreamEventsProcedure:
@@ -267,6 +325,14 @@ func (UnimplementedOrbitServiceHandler) QuerySyscalls(context.Context, *connect.
 
 func (UnimplementedOrbitServiceHandler) QueryAnomalies(context.Context, *connect.Request[v1.QueryAnomaliesRequest]) (*connect.Response[v1.QueryAnomaliesResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.QueryAnomalies is not implemented"))
+}
+
+func (UnimplementedOrbitServiceHandler) QueryGpu(context.Context, *connect.Request[v1.QueryGpuRequest]) (*connect.Response[v1.QueryGpuResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.QueryGpu is not implemented"))
+}
+
+func (UnimplementedOrbitServiceHandler) Aggregate(context.Context, *connect.Request[v1.AggregateRequest]) (*connect.Response[v1.AggregateResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("orb8.v1.OrbitService.Aggregate is not implemented"))
 }
 
 func (UnimplementedOrbitServiceHandler) GetStatus(context.Context, *connect.Request[v1.GetStatusRequest]) (*connect.Response[v1.GetStatusResponse], error) {
