@@ -62,6 +62,10 @@ func (s *stub) QueryAnomalies(ctx context.Context, _ storage.AnomalyQuery) (stor
 	return storage.AnomalyResult{}, s.query(ctx)
 }
 
+func (s *stub) Aggregate(ctx context.Context, _ storage.AggregateQuery) (storage.AggregateResult, error) {
+	return storage.AggregateResult{}, s.query(ctx)
+}
+
 func (s *stub) Status(ctx context.Context) (storage.Status, error) {
 	return storage.Status{}, s.status(ctx)
 }

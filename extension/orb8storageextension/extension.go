@@ -178,6 +178,10 @@ func (e *storageExtension) QueryAnomalies(ctx context.Context, query storage.Ano
 	return e.backend.QueryAnomalies(ctx, query)
 }
 
+func (e *storageExtension) Aggregate(ctx context.Context, query storage.AggregateQuery) (storage.AggregateResult, error) {
+	return e.backend.Aggregate(ctx, query)
+}
+
 func (e *storageExtension) Status(context.Context) (storage.Status, error) {
 	return e.status(), nil
 }

@@ -375,9 +375,12 @@ func known(field, what string, asked, there []string) error {
 	return nil
 }
 
-// AddFlow adds an interval of a flow.
-func (g *Groups) AddFlow(r FlowRow) {
-	add(g, r, flowDimensions, r.Own, flowMeasures, r.Own.Start)
+// AddFlow adds a flow.
+func (g *Groups) AddFlow(r FlowRow) { g.AddInterval(r, r.Own) }
+
+// AddInterval adds a part of a flow to the flow's group.
+func (g *Groups) AddInterval(r FlowRow, part *flow.Record) {
+	add(g, r, flowDimensions, part, flowMeasures, part.Start)
 }
 
 // AddLookup adds a lookup.
@@ -429,16 +432,16 @@ func (g *Groups) Add(by []string, values []uint64, start time.Time) {
 	if to.buckets == nil {
 		to.buckets = map[int64][]uint64{}
 	}
-	at := bucketOf(start, g.query.Bucket)
+	at := BucketOf(start.UnixNano(), g.query.Bucket)
 	if to.buckets[at] == nil {
 		to.buckets[at] = make([]uint64, len(values))
 	}
 	sum(to.buckets[at], values)
 }
 
-// bucketOf returns the beginning of the bucket that an instant is in, in nanoseconds since the epoch.
-func bucketOf(t time.Time, width time.Duration) int64 {
-	n, w := t.UnixNano(), int64(width)
+// BucketOf returns the beginning of the bucket that an instant is in, both in nanoseconds since the epoch.
+func BucketOf(n int64, width time.Duration) int64 {
+	w := int64(width)
 	at := n - n%w
 	if n%w < 0 {
 		at -= w

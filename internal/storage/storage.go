@@ -52,6 +52,10 @@ type Reader interface {
 	QuerySyscalls(ctx context.Context, query SyscallQuery) (SyscallResult, error)
 	// QueryAnomalies returns the anomalies of a time range. It ends early as QueryFlows does.
 	QueryAnomalies(ctx context.Context, query AnomalyQuery) (AnomalyResult, error)
+	// Aggregate sums the records of a time range by group. Of flows it sums those that QueryFlows with both ends joined has rows
+	// for, so that what both ends of a connection saw counts once: its dimensions are of the whole range, and an interval's counts
+	// are in the bucket of its start. It ends early as QueryFlows does, and fails as NewGroups does.
+	Aggregate(ctx context.Context, query AggregateQuery) (AggregateResult, error)
 	// Status returns the state of every node that reported within the retention, by name, and of the store itself.
 	Status(ctx context.Context) (Status, error)
 	// Subscribe starts a live feed of the events that match. The caller must Close it.

@@ -37,11 +37,22 @@ type aggregate struct {
 	outcome   flow.Outcome
 	// interfaces are the lists that its records have, each once.
 	interfaces []string
+	// buckets are where buckets are asked for, in no order; ended is the one in which the outcome was seen.
+	buckets []bucket
+	ended   int64
+}
+
+// bucket is what of a flow began in a bucket of time.
+type bucket struct {
+	at                                                    int64
+	bytes, packets, connections, retransmits, zeroWindows uint64
 }
 
 // aggregation sums the rows of many chunks into flows.
 type aggregation struct {
 	since, until int64
+	// bucket is the width of buckets; 0 is none.
+	bucket time.Duration
 	// index is where the latest flow of a key is in flows: a later TCP connection of the same endpoints is another one.
 	index map[flowKey]uint32
 	flows []aggregate
@@ -82,6 +93,9 @@ func (a *aggregation) add(v *view) {
 			a.flows = append(a.flows, aggregate{start: r.start, end: r.end, node: key.node})
 		}
 		a.flows[at].add(v, uint32(i))
+		if a.bucket > 0 {
+			a.flows[at].addTo(storage.BucketOf(r.start, a.bucket), v, r)
+		}
 	}
 }
 
@@ -129,6 +143,29 @@ func (f *aggregate) add(v *view, i uint32) {
 		f.health.add(&v.health[r.health-1], newest)
 	}
 	f.initiator, f.outcome = cmp.Or(r.initiator, f.initiator), cmp.Or(r.outcome, f.outcome)
+}
+
+// addTo adds a row to a bucket. Records of a flow come in order, mostly: it is the last one, or a new one.
+func (f *aggregate) addTo(at int64, v *view, r *row) {
+	i := len(f.buckets) - 1
+	for i >= 0 && f.buckets[i].at != at {
+		i--
+	}
+	if i < 0 {
+		i = len(f.buckets)
+		f.buckets = append(f.buckets, bucket{at: at})
+	}
+	b := &f.buckets[i]
+	b.bytes += r.bytes
+	b.packets += r.packets
+	b.connections += r.connections
+	if r.health != 0 {
+		b.retransmits += uint64(v.health[r.health-1].retransmits)
+		b.zeroWindows += uint64(v.health[r.health-1].zeroWindows)
+	}
+	if r.outcome != flow.OutcomeUnknown {
+		f.ended = at
+	}
 }
 
 func (f *aggregate) newest() *row {
@@ -187,6 +224,37 @@ func (a *aggregation) answer(query *storage.FlowQuery) ([]storage.Flow, int) {
 		}
 	}
 	return rows, matched
+}
+
+// groups adds the flows that a selection has joined rows for.
+func (a *aggregation) groups(selection *storage.Selection, groups *storage.Groups) {
+	s := selector{selection: selection, joined: true}
+	for i := range a.flows {
+		f := &a.flows[i]
+		if !s.selects(f) {
+			continue
+		}
+		f.record(&s.near)
+		row := storage.FlowRow{Own: &s.near}
+		if f.far != nil {
+			f.far.record(&s.far)
+			row.Far = &s.far
+		}
+		if a.bucket == 0 {
+			groups.AddFlow(row)
+			continue
+		}
+		for _, b := range f.buckets {
+			part := flow.Record{
+				Start: time.Unix(0, b.at), Initiator: f.initiator, Bytes: b.bytes, Packets: b.packets, Connections: b.connections,
+				TCPHealth: flow.TCPHealth{Retransmits: b.retransmits, ZeroWindows: b.zeroWindows},
+			}
+			if b.at == f.ended {
+				part.Outcome = f.outcome
+			}
+			groups.AddInterval(row, &part)
+		}
+	}
 }
 
 // selector decides which flows are rows. Its records are there to be used again for each flow.

@@ -125,33 +125,14 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 		return storage.AnomalyResult{}, err
 	}
 	defer done()
-	now := s.settings.Now()
-	since, until := s.bounds(now, query.Since, query.Until)
-	coverage, files, views := note(s, &s.anomalies, now, since, until, (*node).callReports, (*anomalyChunk).view)
-	defer free(files)
 	var all []syscalls.Anomaly
-	use := func(v *anomalyView) {
-		for i := range v.rows {
-			if at := v.rows[i].time; at < since || at >= until {
-				continue
-			}
-			if n := v.anomaly(uint32(i)); query.Selection.Match(&n) {
-				all = append(all, n)
-			}
+	coverage, err := s.scanAnomalies(ctx, query.Since, query.Until, func(n syscalls.Anomaly) {
+		if query.Selection.Match(&n) {
+			all = append(all, n)
 		}
-	}
-	lost, err := s.readBlocks(ctx, "anomalies", files, func(f *block.File) error {
-		return readAnomalies(f, since, until, checked(ctx, func(c *anomalyChunk) { use(c.view()) }))
 	})
 	if err != nil {
 		return storage.AnomalyResult{}, err
-	}
-	coverage.Lost = coverage.Lost.Add(lost)
-	for _, v := range views {
-		if err := ctx.Err(); err != nil {
-			return storage.AnomalyResult{}, err
-		}
-		use(v)
 	}
 	slices.Reverse(all)
 	slices.SortStableFunc(all, func(a, b syscalls.Anomaly) int { return cmp.Compare(b.Time.UnixNano(), a.Time.UnixNano()) })
@@ -160,4 +141,33 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 		all = all[:min(query.Limit, len(all))]
 	}
 	return storage.AnomalyResult{Anomalies: all, Coverage: coverage}, nil
+}
+
+// scanAnomalies hands the anomalies of a range to a function.
+func (s *Store) scanAnomalies(ctx context.Context, from, to time.Time, use func(syscalls.Anomaly)) (storage.Coverage, error) {
+	now := s.settings.Now()
+	since, until := s.bounds(now, from, to)
+	coverage, files, views := note(s, &s.anomalies, now, since, until, (*node).callReports, (*anomalyChunk).view)
+	defer free(files)
+	useAll := func(v *anomalyView) {
+		for i := range v.rows {
+			if at := v.rows[i].time; at >= since && at < until {
+				use(v.anomaly(uint32(i)))
+			}
+		}
+	}
+	lost, err := s.readBlocks(ctx, "anomalies", files, func(f *block.File) error {
+		return readAnomalies(f, since, until, checked(ctx, func(c *anomalyChunk) { useAll(c.view()) }))
+	})
+	if err != nil {
+		return coverage, err
+	}
+	coverage.Lost = coverage.Lost.Add(lost)
+	for _, v := range views {
+		if err := ctx.Err(); err != nil {
+			return coverage, err
+		}
+		useAll(v)
+	}
+	return coverage, nil
 }

@@ -157,26 +157,42 @@ func (s *Store) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (
 		return storage.SyscallResult{}, err
 	}
 	defer done()
-	now := s.settings.Now()
-	since, until := s.bounds(now, query.Since, query.Until)
-	coverage, files, views := note(s, &s.counts, now, since, until, (*node).callReports, (*countsChunk).view)
-	defer free(files)
-	a := newCallAggregation(since, until)
-	lost, err := s.readBlocks(ctx, "syscalls", files, func(f *block.File) error {
-		return readCounts(f, since, until, checked(ctx, func(c *countsChunk) { a.add(c.view()) }))
+	var a *callAggregation
+	coverage, err := s.scanCounts(ctx, query.Since, query.Until, func(v *countsView, since, until int64) {
+		if a == nil {
+			a = newCallAggregation(since, until)
+		}
+		a.add(v)
 	})
 	if err != nil {
 		return storage.SyscallResult{}, err
+	}
+	result := storage.SyscallResult{Coverage: coverage}
+	if a != nil {
+		result.Syscalls, result.Matched = a.answer(&query)
+	}
+	return result, nil
+}
+
+// scanCounts hands the counts of a range, among others that are near it, to a function.
+func (s *Store) scanCounts(ctx context.Context, from, to time.Time, use func(v *countsView, since, until int64)) (storage.Coverage, error) {
+	now := s.settings.Now()
+	since, until := s.bounds(now, from, to)
+	coverage, files, views := note(s, &s.counts, now, since, until, (*node).callReports, (*countsChunk).view)
+	defer free(files)
+	lost, err := s.readBlocks(ctx, "syscalls", files, func(f *block.File) error {
+		return readCounts(f, since, until, checked(ctx, func(c *countsChunk) { use(c.view(), since, until) }))
+	})
+	if err != nil {
+		return coverage, err
 	}
 	coverage.Lost = coverage.Lost.Add(lost)
 	for _, v := range views {
 		// A chunk takes a few milliseconds.
 		if err := ctx.Err(); err != nil {
-			return storage.SyscallResult{}, err
+			return coverage, err
 		}
-		a.add(v)
+		use(v, since, until)
 	}
-	result := storage.SyscallResult{Coverage: coverage}
-	result.Syscalls, result.Matched = a.answer(&query)
-	return result, nil
+	return coverage, nil
 }

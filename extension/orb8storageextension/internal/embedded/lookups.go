@@ -145,11 +145,6 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 		return storage.LookupResult{}, err
 	}
 	defer done()
-	now := s.settings.Now()
-	since, until := s.bounds(now, query.Since, query.Until)
-	coverage, files, views := note(s, &s.lookups, now, since, until, (*node).flowReports, (*lookupChunk).view)
-	defer free(files)
-
 	// found is where a matching lookup is.
 	type found struct {
 		time int64
@@ -157,32 +152,16 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 		row  uint32
 	}
 	var all []found
-	use := func(v *lookupView) {
-		for i := range v.rows {
-			if at := v.rows[i].time; at < since || at >= until {
-				continue
+	coverage, err := s.scanLookups(ctx, query.Since, query.Until, func(v *lookupView, i uint32) {
+		if len(query.Selection) > 0 {
+			if l := v.lookup(i); !query.Selection.Match(&l) {
+				return
 			}
-			if len(query.Selection) > 0 {
-				l := v.lookup(uint32(i))
-				if !query.Selection.Match(&l) {
-					continue
-				}
-			}
-			all = append(all, found{v.rows[i].time, v, uint32(i)})
 		}
-	}
-	lost, err := s.readBlocks(ctx, "lookups", files, func(f *block.File) error {
-		return readLookups(f, since, until, checked(ctx, func(c *lookupChunk) { use(c.view()) }))
+		all = append(all, found{v.rows[i].time, v, i})
 	})
 	if err != nil {
 		return storage.LookupResult{}, err
-	}
-	coverage.Lost = coverage.Lost.Add(lost)
-	for _, v := range views {
-		if err := ctx.Err(); err != nil {
-			return storage.LookupResult{}, err
-		}
-		use(v)
 	}
 	coverage.Matched = len(all)
 	slices.Reverse(all)
@@ -195,4 +174,33 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 		result.Lookups[i] = f.view.lookup(f.row)
 	}
 	return result, nil
+}
+
+// scanLookups hands the lookups of a range to a function.
+func (s *Store) scanLookups(ctx context.Context, from, to time.Time, use func(v *lookupView, i uint32)) (storage.Coverage, error) {
+	now := s.settings.Now()
+	since, until := s.bounds(now, from, to)
+	coverage, files, views := note(s, &s.lookups, now, since, until, (*node).flowReports, (*lookupChunk).view)
+	defer free(files)
+	useAll := func(v *lookupView) {
+		for i := range v.rows {
+			if at := v.rows[i].time; at >= since && at < until {
+				use(v, uint32(i))
+			}
+		}
+	}
+	lost, err := s.readBlocks(ctx, "lookups", files, func(f *block.File) error {
+		return readLookups(f, since, until, checked(ctx, func(c *lookupChunk) { useAll(c.view()) }))
+	})
+	if err != nil {
+		return coverage, err
+	}
+	coverage.Lost = coverage.Lost.Add(lost)
+	for _, v := range views {
+		if err := ctx.Err(); err != nil {
+			return coverage, err
+		}
+		useAll(v)
+	}
+	return coverage, nil
 }

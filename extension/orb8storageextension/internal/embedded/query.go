@@ -18,15 +18,28 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 		return storage.FlowResult{}, err
 	}
 	defer done()
+	a, coverage, err := s.sumFlows(ctx, &query.Selection, query.Since, query.Until, 0)
+	if err != nil {
+		return storage.FlowResult{}, err
+	}
+	result := storage.FlowResult{Coverage: coverage}
+	result.Flows, result.Matched = a.answer(&query)
+	return result, nil
+}
+
+// sumFlows sums the records of a range to flows, of which a selection wants some; bucket is as in storage.AggregateQuery.
+func (s *Store) sumFlows(
+	ctx context.Context, selection *storage.Selection, from, to time.Time, bucket time.Duration,
+) (*aggregation, storage.Coverage, error) {
 	now := s.settings.Now()
-	since, until := s.bounds(now, query.Since, query.Until)
+	since, until := s.bounds(now, from, to)
 	coverage, files, views := note(s, &s.flows, now, since, until, (*node).flowReports, (*chunk).view)
 	defer free(files)
-
-	if absent(&query.Selection, files, views) {
-		return storage.FlowResult{Flows: []storage.Flow{}, Coverage: coverage}, nil
-	}
 	a := newAggregation(since, until)
+	a.bucket = bucket
+	if absent(selection, files, views) {
+		return a, coverage, nil
+	}
 	lost, err := s.readBlocks(ctx, "flows", files, func(f *block.File) error {
 		for _, g := range f.Groups() {
 			if err := ctx.Err(); err != nil {
@@ -41,20 +54,18 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 		return nil
 	})
 	if err != nil {
-		return storage.FlowResult{}, err
+		return nil, coverage, err
 	}
 	coverage.Lost = coverage.Lost.Add(lost)
 	for i := range views {
 		// A chunk takes well under a millisecond: often enough to notice that nobody waits for the answer any more.
 		if err := ctx.Err(); err != nil {
-			return storage.FlowResult{}, err
+			return nil, coverage, err
 		}
 		a.add(&views[i])
 	}
 	a.join()
-	result := storage.FlowResult{Coverage: coverage}
-	result.Flows, result.Matched = a.answer(&query)
-	return result, nil
+	return a, coverage, nil
 }
 
 // turn waits until another query may run. The caller calls done when it has run.
