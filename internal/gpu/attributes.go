@@ -1,0 +1,34 @@
+package gpu
+
+// Attributes of data points, or of their resource. The hw ones are OpenTelemetry's semantic conventions for hardware (development).
+const (
+	// AttrID is the UUID of the GPU or MIG instance, as NVML gives it: GPU-... or MIG-...
+	AttrID = "hw.id"
+	// AttrType is TypeGPU.
+	AttrType = "hw.type"
+	// AttrParent is the UUID of the GPU that a MIG instance is of.
+	AttrParent = "hw.parent"
+	// AttrModel is NVIDIA H100 80GB HBM3, say. AttrName, which is for people, stands in for it where it is not there.
+	AttrModel  = "hw.model"
+	AttrName   = "hw.name"
+	AttrVendor = "hw.vendor"
+	// AttrIndex is NVML's index of the GPU, which may be another one after a restart of the node.
+	AttrIndex = "gpu.index"
+	// AttrPCIAddress is domain:bus:device.function.
+	AttrPCIAddress = "gpu.pci.bdf"
+	// AttrMIGProfile is 1g.10gb, say.
+	AttrMIGProfile = "gpu.mig.profile"
+)
+
+// TypeGPU is the AttrType of GPUs.
+const TypeGPU = "gpu"
+
+// Prefixes of names of metrics that are of GPUs, whatever their attributes say.
+const (
+	prefixOwn         = "gpu."
+	prefixConventions = "hw.gpu."
+)
+
+// MetricAllocation is 1 for each container that a device is allocated to. Its data points of one device have the time of the scrape
+// that all of them are of, which is that of the device's other metrics too: by it a device's metrics find their container.
+const MetricAllocation = "gpu.allocation"
