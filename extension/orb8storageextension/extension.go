@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/extension/extensioncapabilities"
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/feed"
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/metadata"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/residency"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -41,7 +43,10 @@ type storageExtension struct {
 	feed      feed.Feed
 }
 
-var _ storage.Store = (*storageExtension)(nil)
+var (
+	_ storage.Store                         = (*storageExtension)(nil)
+	_ extensioncapabilities.PipelineWatcher = (*storageExtension)(nil)
+)
 
 func newStorageExtension(settings component.TelemetrySettings, cfg *Config) *storageExtension {
 	e := &storageExtension{settings: settings, config: &cfg.Embedded}
@@ -104,6 +109,17 @@ func (e *storageExtension) observe() error {
 		telemetry.RegisterStorageSubscriberDropsCallback(observe(func(s storage.StoreStatus) uint64 { return s.SubscriberDrops })),
 	)
 }
+
+// Ready is called when every component has started: what only that took can leave memory to records.
+func (e *storageExtension) Ready() error {
+	if err := residency.DropFilePages(); err != nil {
+		e.settings.Logger.Warn("The pages of the program's file that only its start took stay in memory", zap.Error(err))
+	}
+	return nil
+}
+
+// NotReady does nothing: what arrives until Shutdown is stored.
+func (e *storageExtension) NotReady() error { return nil }
 
 func (e *storageExtension) Shutdown(context.Context) error {
 	if e.telemetry != nil {

@@ -11,9 +11,12 @@ import (
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/extension/extensioncapabilities"
 	"go.opentelemetry.io/collector/extension/extensiontest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/metadata"
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/metadatatest"
@@ -37,6 +40,19 @@ func TestGet(t *testing.T) {
 	assert.EqualError(t, err, `storage: there is no extension "nowhere"; configure it under extensions and list it in service::extensions`)
 	_, err = Get(h, other)
 	assert.EqualError(t, err, `storage: extension "orb8_storage/other" stores nothing of orb8's; name an orb8_storage extension`)
+}
+
+func TestReady(t *testing.T) {
+	logger, logs := observer.New(zap.WarnLevel)
+	set := extensiontest.NewNopSettings(metadata.Type)
+	set.Logger = zap.New(logger)
+	extension, err := NewFactory().Create(t.Context(), set, createDefaultConfig())
+	require.NoError(t, err)
+	watcher, ok := extension.(extensioncapabilities.PipelineWatcher)
+	require.True(t, ok, "the Collector tells it when all has started")
+	require.NoError(t, watcher.Ready())
+	assert.Empty(t, logs.All(), "a process may drop what it has in memory of its own file")
+	require.NoError(t, watcher.NotReady())
 }
 
 func TestStore(t *testing.T) {
