@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -26,22 +25,18 @@ func parseLookupQuery(req *orb8v1.QueryDnsRequest, maxRows int) (storage.LookupQ
 	if err != nil {
 		return storage.LookupQuery{}, err
 	}
-	selection, err := parseLookupSelection("allow", req.GetAllow())
+	selection, err := parseLookupSelection("allow", "deny", req.GetAllow(), req.GetDeny())
 	if err != nil {
 		return storage.LookupQuery{}, err
 	}
 	return storage.LookupQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), maxRows)}, nil
 }
 
-func parseLookupSelection(field string, filters []*orb8v1.DnsFilter) (storage.LookupSelection, error) {
-	values := 0
-	for _, f := range filters {
-		values += 1 + filterValues(f.GetFlow()) + len(f.GetNames()) + len(f.GetTypes()) + len(f.GetRcodes())
-	}
-	if err := checkFilterValues(field, values); err != nil {
-		return nil, err
-	}
-	return parseAll(field, filters, parseLookupFilter)
+func parseLookupSelection(allowField, denyField string, allow, deny []*orb8v1.DnsFilter) (s storage.LookupSelection, err error) {
+	s.Allow, s.Deny, err = parseLists(allowField, denyField, allow, deny, func(f *orb8v1.DnsFilter) int {
+		return filterValues(f.GetFlow()) + len(f.GetNames()) + len(f.GetTypes()) + len(f.GetRcodes())
+	}, parseLookupFilter)
+	return s, err
 }
 
 func parseLookupFilter(f *orb8v1.DnsFilter) (storage.LookupFilter, error) {
@@ -58,14 +53,6 @@ func parseLookupFilter(f *orb8v1.DnsFilter) (storage.LookupFilter, error) {
 	out.Types, errs[2] = parseAll("types", f.GetTypes(), parseName)
 	out.RCodes, errs[3] = parseAll("rcodes", f.GetRcodes(), parseName)
 	return out, cmp.Or(errs[:]...)
-}
-
-// parseNamePattern takes a name with its last dot as well: lookups have none.
-func parseNamePattern(s string) (string, error) {
-	if len(s) > 1 {
-		s = strings.TrimSuffix(s, ".")
-	}
-	return parseName(strings.ToLower(s))
 }
 
 func lookupsResponse(result *storage.LookupResult) *orb8v1.QueryDnsResponse {

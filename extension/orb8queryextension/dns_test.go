@@ -76,14 +76,18 @@ func TestParseLookupQuery(t *testing.T) {
 			Names: []string{"*.Example.com.", "."}, Types: []string{"A"}, Rcodes: []string{"timeout"},
 			Flow: &orb8v1.FlowFilter{Ports: []uint32{53}},
 		}, {}},
+		Deny: []*orb8v1.DnsFilter{{Rcodes: []string{"NXDOMAIN"}}},
 	}, 10)
 	require.NoError(t, err)
 	assert.Equal(t, storage.LookupQuery{
 		Since: time.Unix(1, 0).UTC(), Until: time.Unix(2, 0).UTC(), Limit: 5,
-		Selection: storage.LookupSelection{{
-			Flows: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{53}}}},
-			Names: []string{"*.example.com", "."}, Types: []string{"A"}, RCodes: []string{"timeout"},
-		}, {}},
+		Selection: storage.LookupSelection{
+			Allow: []storage.LookupFilter{{
+				Flows: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{53}}}},
+				Names: []string{"*.example.com", "."}, Types: []string{"A"}, RCodes: []string{"timeout"},
+			}, {}},
+			Deny: []storage.LookupFilter{{RCodes: []string{"NXDOMAIN"}}},
+		},
 	}, got)
 }
 
@@ -97,7 +101,7 @@ func TestParseLookupQueryRefuses(t *testing.T) {
 		"empty type":  {allow(&orb8v1.DnsFilter{Types: []string{""}}), "allow[0]: types[0]: must not be empty"},
 		"empty rcode": {allow(&orb8v1.DnsFilter{Rcodes: []string{""}}), "allow[0]: rcodes[0]: must not be empty"},
 		"flow":        {allow(&orb8v1.DnsFilter{Flow: &orb8v1.FlowFilter{Ips: []string{"x"}}}), "allow[0]: flow: ips[0]: \"x\" is neither an IP address"},
-		"too many":    {allow(&orb8v1.DnsFilter{Names: make([]string, maxFilterValues)}), "allow: 1025 filters and values are too many; use at most 1024"},
+		"too many":    {allow(&orb8v1.DnsFilter{Names: make([]string, maxFilterValues)}), "allow and deny: 1025 filters and values are too many; use at most 1024"},
 		"range": {
 			&orb8v1.QueryDnsRequest{Since: timestamppb.New(time.Unix(2, 0)), Until: timestamppb.New(time.Unix(1, 0))},
 			"since: 1970-01-01T00:00:02Z is not before until, 1970-01-01T00:00:01Z",

@@ -28,6 +28,17 @@ func TestParseQuery(t *testing.T) {
 			Ports:      []uint32{0, 443, 65535},
 			Protocols:  []string{"tcp", "UDP", "47"},
 			Directions: []orb8v1.Direction{orb8v1.Direction_DIRECTION_INGRESS, orb8v1.Direction_DIRECTION_EGRESS},
+			Workloads:  []string{"shop/cart"},
+			Services:   []string{"api"},
+			Names:      []string{"*.Example.com.", "***"},
+			Labels:     []string{"app=web"},
+			Nodes:      []string{"node-a"},
+			Source: &orb8v1.EndpointFilter{
+				Pods: []string{"a/b"}, Namespaces: []string{"c"}, Containers: []string{"d"}, Ips: []string{"10.0.0.9"}, Ports: []uint32{1},
+			},
+			Destination: &orb8v1.EndpointFilter{
+				Workloads: []string{"e"}, Services: []string{"f/g"}, Names: []string{"h"}, Labels: []string{"i,!j"},
+			},
 		}},
 		Deny:  []*orb8v1.FlowFilter{{Protocols: []string{"icmp"}}, {}},
 		Limit: 7,
@@ -49,11 +60,31 @@ func TestParseQuery(t *testing.T) {
 				Ports:      []uint16{0, 443, 65535},
 				Transports: []flow.Transport{flow.TCP, flow.UDP, 47},
 				Directions: []flow.Direction{flow.Ingress, flow.Egress},
+				Workloads:  []string{"shop/cart"},
+				Services:   []string{"api"},
+				Names:      []string{"*.example.com", "*"},
+				Labels:     []storage.LabelSelector{labels(t, "app=web")},
+				Nodes:      []string{"node-a"},
+				Source: storage.EndFilter{
+					Pods: []string{"a/b"}, Namespaces: []string{"c"}, Containers: []string{"d"},
+					Prefixes: []netip.Prefix{prefix("10.0.0.9/32")}, Ports: []uint16{1},
+				},
+				Destination: storage.EndFilter{
+					Workloads: []string{"e"}, Services: []string{"f/g"}, Names: []string{"h"},
+					Labels: []storage.LabelSelector{labels(t, "i,!j")},
+				},
 			}},
 			Deny: []storage.Filter{{Transports: []flow.Transport{flow.ICMP, flow.ICMPv6}}, {}},
 		},
 		Limit: 7,
 	}, got)
+}
+
+func labels(t *testing.T, s string) storage.LabelSelector {
+	t.Helper()
+	selector, err := storage.ParseLabelSelector(s)
+	require.NoError(t, err)
+	return selector
 }
 
 func TestLimit(t *testing.T) {
@@ -96,6 +127,16 @@ func TestInvalidQuery(t *testing.T) {
 		{"container", allow(&orb8v1.FlowFilter{Containers: []string{"x", ""}}), "allow[1]: containers[1]: must not be empty"},
 		{"no direction", allow(&orb8v1.FlowFilter{Directions: []orb8v1.Direction{0}}), `allow[1]: directions[0]: direction "UNSPECIFIED": use ingress, egress or transit`},
 		{"direction of the future", allow(&orb8v1.FlowFilter{Directions: []orb8v1.Direction{9}}), `allow[1]: directions[0]: direction "9": use ingress, egress or transit`},
+		{"workload", allow(&orb8v1.FlowFilter{Workloads: []string{"/"}}), `allow[1]: workloads[0]: "/" is not a workload; use NAME or NAMESPACE/NAME`},
+		{"service", allow(&orb8v1.FlowFilter{Services: []string{"a/"}}), `allow[1]: services[0]: "a/" is not a Service`},
+		{"name", allow(&orb8v1.FlowFilter{Names: []string{""}}), "allow[1]: names[0]: must not be empty"},
+		{"long name", allow(&orb8v1.FlowFilter{Names: []string{strings.Repeat("*a", 300)}}), "allow[1]: names[0]: a pattern of 600 letters is longer than any name"},
+		{"labels", allow(&orb8v1.FlowFilter{Labels: []string{"a b"}}), `allow[1]: labels[0]: "a b" is no label selector: `},
+		{"node", allow(&orb8v1.FlowFilter{Nodes: []string{""}}), "allow[1]: nodes[0]: must not be empty"},
+		{"source", allow(&orb8v1.FlowFilter{Source: &orb8v1.EndpointFilter{Ports: []uint32{1 << 16}}}), "allow[1]: source: ports[0]: 65536 is not a port"},
+		{"destination", allow(&orb8v1.FlowFilter{Destination: &orb8v1.EndpointFilter{Ips: []string{"x"}}}), `allow[1]: destination: ips[0]: "x" is neither`},
+		{"too many values of an end", allow(&orb8v1.FlowFilter{Source: &orb8v1.EndpointFilter{Pods: make([]string, maxFilterValues)}}), "allow and deny: 1026 filters"},
+		{"too many labels", allow(&orb8v1.FlowFilter{Labels: []string{"a in (" + strings.Repeat("b,", maxFilterValues) + "c)"}}), "allow and deny: 1027 filters"},
 		{"deny", &orb8v1.QueryFlowsRequest{Deny: []*orb8v1.FlowFilter{{Ports: []uint32{1 << 31}}}}, "deny[0]: ports[0]: 2147483648 is not a port"},
 		{"too many values", allow(&orb8v1.FlowFilter{Ports: make([]uint32, maxFilterValues)}), "allow and deny: 1026 filters and values are too many; use at most 1024"},
 		{"too many filters", &orb8v1.QueryFlowsRequest{Deny: make([]*orb8v1.FlowFilter, maxFilterValues+1)}, "allow and deny: 1025 filters and values are too many"},
@@ -118,13 +159,21 @@ func TestParseEventSelection(t *testing.T) {
 		},
 		Syscalls:  []*orb8v1.SyscallFilter{{Syscalls: []string{"mount"}}},
 		Anomalies: []*orb8v1.AnomalyFilter{{Rules: []string{"a"}}},
+
+		DenyDns:       []*orb8v1.DnsFilter{{Types: []string{"PTR"}}},
+		DenySyscalls:  []*orb8v1.SyscallFilter{{Workloads: []string{"w"}, Labels: []string{"l"}}},
+		DenyAnomalies: []*orb8v1.AnomalyFilter{{Rules: []string{"b"}}},
 	})
 	require.NoError(t, err)
 	assert.Equal(t, storage.EventSelection{
-		Flows:     storage.Selection{Allow: []storage.Filter{{Ports: []uint16{53}}}},
-		Kinds:     []storage.EventKind{storage.EventKind(flow.EventSYN), storage.EventKind(flow.EventEnd), storage.EventSyscall, storage.EventAnomaly},
-		Syscalls:  storage.SyscallSelection{Allow: []storage.SyscallFilter{{Syscalls: []string{"mount"}}}},
-		Anomalies: storage.AnomalySelection{Allow: []storage.AnomalyFilter{{Rules: []string{"a"}}}},
+		Flows:   storage.Selection{Allow: []storage.Filter{{Ports: []uint16{53}}}},
+		Kinds:   []storage.EventKind{storage.EventKind(flow.EventSYN), storage.EventKind(flow.EventEnd), storage.EventSyscall, storage.EventAnomaly},
+		Lookups: storage.LookupSelection{Deny: []storage.LookupFilter{{Types: []string{"PTR"}}}},
+		Syscalls: storage.SyscallSelection{
+			Allow: []storage.SyscallFilter{{Syscalls: []string{"mount"}}},
+			Deny:  []storage.SyscallFilter{{Workloads: []string{"w"}, Labels: []storage.LabelSelector{labels(t, "l")}}},
+		},
+		Anomalies: storage.AnomalySelection{Allow: []storage.AnomalyFilter{{Rules: []string{"a"}}}, Deny: []storage.AnomalyFilter{{Rules: []string{"b"}}}},
 	}, got)
 
 	_, err = parseEventSelection(&orb8v1.StreamEventsRequest{Kinds: []orb8v1.EventKind{0}})

@@ -83,6 +83,7 @@ func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {
 		WorkloadKind: e.Identity.WorkloadKind,
 		Service:      e.Identity.Service,
 		Node:         e.Identity.KubernetesNode,
+		Labels:       flow.ParseLabels(e.Identity.Labels),
 	}
 }
 

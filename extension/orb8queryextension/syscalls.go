@@ -28,38 +28,34 @@ func parseSyscallQuery(req *orb8v1.QuerySyscallsRequest, maxRows int) (storage.S
 	if err != nil {
 		return storage.SyscallQuery{}, err
 	}
-	query := storage.SyscallQuery{Since: since, Until: until, Limit: parseLimit(req.GetLimit(), maxRows)}
-	if query.Selection.Allow, err = parseSyscallFilters("allow", req.GetAllow()); err != nil {
+	selection, err := parseSyscallSelection("allow", "deny", req.GetAllow(), req.GetDeny())
+	if err != nil {
 		return storage.SyscallQuery{}, err
 	}
-	query.Selection.Deny, err = parseSyscallFilters("deny", req.GetDeny())
-	return query, err
+	return storage.SyscallQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), maxRows)}, nil
 }
 
-func parseSyscallFilters(field string, filters []*orb8v1.SyscallFilter) ([]storage.SyscallFilter, error) {
-	values := 0
-	for _, f := range filters {
-		values += 1 + syscallFilterValues(f)
-	}
-	if err := checkFilterValues(field, values); err != nil {
-		return nil, err
-	}
-	return parseAll(field, filters, parseSyscallFilter)
+func parseSyscallSelection(allowField, denyField string, allow, deny []*orb8v1.SyscallFilter) (s storage.SyscallSelection, err error) {
+	s.Allow, s.Deny, err = parseLists(allowField, denyField, allow, deny, syscallFilterValues, parseSyscallFilter)
+	return s, err
 }
 
 func syscallFilterValues(f *orb8v1.SyscallFilter) int {
-	return len(f.GetPods()) + len(f.GetNamespaces()) + len(f.GetContainers()) + len(f.GetCgroups()) + len(f.GetSyscalls()) + len(f.GetNodes())
+	return len(f.GetPods()) + len(f.GetNamespaces()) + len(f.GetContainers()) + len(f.GetCgroups()) + len(f.GetSyscalls()) + len(f.GetNodes()) +
+		len(f.GetWorkloads()) + labelValues(f.GetLabels())
 }
 
 func parseSyscallFilter(f *orb8v1.SyscallFilter) (storage.SyscallFilter, error) {
 	var out storage.SyscallFilter
-	var errs [6]error
-	out.Pods, errs[0] = parseAll("pods", f.GetPods(), parsePod)
+	var errs [8]error
+	out.Pods, errs[0] = parseAll("pods", f.GetPods(), parseQualified("pod"))
 	out.Namespaces, errs[1] = parseAll("namespaces", f.GetNamespaces(), parseName)
 	out.Containers, errs[2] = parseAll("containers", f.GetContainers(), parseName)
 	out.Cgroups, errs[3] = parseAll("cgroups", f.GetCgroups(), parseCgroup)
 	out.Syscalls, errs[4] = parseAll("syscalls", f.GetSyscalls(), parseSyscall)
 	out.Nodes, errs[5] = parseAll("nodes", f.GetNodes(), parseName)
+	out.Workloads, errs[6] = parseAll("workloads", f.GetWorkloads(), parseQualified("workload"))
+	out.Labels, errs[7] = parseAll("labels", f.GetLabels(), storage.ParseLabelSelector)
 	return out, cmp.Or(errs[:]...)
 }
 
@@ -121,6 +117,7 @@ func syscallMessage(s *storage.Syscall) *orb8v1.Syscall {
 func containerMessage(who *flow.Identity) *orb8v1.Container {
 	return &orb8v1.Container{
 		Name: who.Container, Id: who.ContainerID, PodUid: who.PodUID, Pod: who.Pod, Namespace: who.Namespace, Cgroup: who.Cgroup, Unit: who.Unit,
+		Workload: who.Workload, WorkloadKind: who.WorkloadKind, Labels: flow.ParseLabels(who.Labels),
 	}
 }
 
@@ -154,23 +151,18 @@ func parseAnomalyQuery(req *orb8v1.QueryAnomaliesRequest, maxRows int) (storage.
 	if err != nil {
 		return storage.AnomalyQuery{}, err
 	}
-	query := storage.AnomalyQuery{Since: since, Until: until, Limit: parseLimit(req.GetLimit(), maxRows)}
-	if query.Selection.Allow, err = parseAnomalyFilters("allow", req.GetAllow()); err != nil {
+	selection, err := parseAnomalySelection("allow", "deny", req.GetAllow(), req.GetDeny())
+	if err != nil {
 		return storage.AnomalyQuery{}, err
 	}
-	query.Selection.Deny, err = parseAnomalyFilters("deny", req.GetDeny())
-	return query, err
+	return storage.AnomalyQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), maxRows)}, nil
 }
 
-func parseAnomalyFilters(field string, filters []*orb8v1.AnomalyFilter) ([]storage.AnomalyFilter, error) {
-	values := 0
-	for _, f := range filters {
-		values += 1 + len(f.GetRules()) + syscallFilterValues(f.GetSyscall())
-	}
-	if err := checkFilterValues(field, values); err != nil {
-		return nil, err
-	}
-	return parseAll(field, filters, parseAnomalyFilter)
+func parseAnomalySelection(allowField, denyField string, allow, deny []*orb8v1.AnomalyFilter) (s storage.AnomalySelection, err error) {
+	s.Allow, s.Deny, err = parseLists(allowField, denyField, allow, deny, func(f *orb8v1.AnomalyFilter) int {
+		return len(f.GetRules()) + syscallFilterValues(f.GetSyscall())
+	}, parseAnomalyFilter)
+	return s, err
 }
 
 func parseAnomalyFilter(f *orb8v1.AnomalyFilter) (storage.AnomalyFilter, error) {

@@ -140,15 +140,15 @@ func TestParseSyscallQueriesRefuse(t *testing.T) {
 		Since: timestamppb.New(time.Unix(2, 0)), Until: timestamppb.New(time.Unix(1, 0)),
 	}, 10)
 	for want, err := range map[string]error{
-		"allow[1]: pods[0]: must not be empty":                                  calls(&orb8v1.SyscallFilter{}, &orb8v1.SyscallFilter{Pods: []string{""}}),
-		"allow[0]: nodes[0]: must not be empty":                                 calls(&orb8v1.SyscallFilter{Nodes: []string{""}}),
-		`allow[0]: cgroups[0]: "a" is not the path of a cgroup`:                 calls(&orb8v1.SyscallFilter{Cgroups: []string{"a"}}),
-		`allow[0]: syscalls[0]: "" is no system call`:                           calls(&orb8v1.SyscallFilter{Syscalls: []string{""}}),
-		"allow: 1025 filters and values are too many; use at most 1024":         calls(&orb8v1.SyscallFilter{Syscalls: make([]string, maxFilterValues)}),
-		"deny: 1026 filters and values are too many; use at most 1024":          anomalies(&orb8v1.AnomalyFilter{Rules: make([]string, maxFilterValues)}, &orb8v1.AnomalyFilter{}),
-		"deny[0]: syscall: namespaces[0]: must not be empty":                    anomalies(&orb8v1.AnomalyFilter{Syscall: &orb8v1.SyscallFilter{Namespaces: []string{""}}}),
-		"deny[0]: rules[0]: must not be empty":                                  anomalies(&orb8v1.AnomalyFilter{Rules: []string{""}}),
-		"since: 1970-01-01T00:00:02Z is not before until, 1970-01-01T00:00:01Z": badRange,
+		"allow[1]: pods[0]: must not be empty":                                   calls(&orb8v1.SyscallFilter{}, &orb8v1.SyscallFilter{Pods: []string{""}}),
+		"allow[0]: nodes[0]: must not be empty":                                  calls(&orb8v1.SyscallFilter{Nodes: []string{""}}),
+		`allow[0]: cgroups[0]: "a" is not the path of a cgroup`:                  calls(&orb8v1.SyscallFilter{Cgroups: []string{"a"}}),
+		`allow[0]: syscalls[0]: "" is no system call`:                            calls(&orb8v1.SyscallFilter{Syscalls: []string{""}}),
+		"allow and deny: 1025 filters and values are too many; use at most 1024": calls(&orb8v1.SyscallFilter{Syscalls: make([]string, maxFilterValues)}),
+		"deny: 1026 filters and values are too many; use at most 1024":           anomalies(&orb8v1.AnomalyFilter{Rules: make([]string, maxFilterValues)}, &orb8v1.AnomalyFilter{}),
+		"deny[0]: syscall: namespaces[0]: must not be empty":                     anomalies(&orb8v1.AnomalyFilter{Syscall: &orb8v1.SyscallFilter{Namespaces: []string{""}}}),
+		"deny[0]: rules[0]: must not be empty":                                   anomalies(&orb8v1.AnomalyFilter{Rules: []string{""}}),
+		"since: 1970-01-01T00:00:02Z is not before until, 1970-01-01T00:00:01Z":  badRange,
 	} {
 		assert.ErrorContains(t, err, want)
 	}

@@ -121,6 +121,8 @@ type Identity struct {
 	Container string
 	// Workload is the outermost owner of the pod that is known, such as a Deployment, which is WorkloadKind.
 	Workload, WorkloadKind string
+	// Labels are the pod's, as FormatLabels writes them.
+	Labels string
 	// Service is the Kubernetes Service whose address it is, or whose only backend at that address and port.
 	Service string
 	// KubernetesNode is a peer's node; the local endpoint's is the record's.

@@ -15,24 +15,28 @@ const containerID = "c0ffee0123456789c0ffee0123456789c0ffee0123456789c0ffee01234
 // hexadecimal number.
 func tcp4() *flow.Record {
 	return &flow.Record{
+		Node:      "node-a",
 		Direction: flow.Egress,
 		Transport: flow.TCP,
 		Source: flow.Endpoint{
 			Addr:     netip.MustParseAddrPort("10.244.0.4:41000"),
-			Identity: flow.Identity{Namespace: "shop", Pod: "web-0", Container: "nginx", ContainerID: containerID},
+			Identity: flow.Identity{Namespace: "shop", Pod: "web-0", Container: "nginx", ContainerID: containerID, Labels: "app=web,tier=front"},
 		},
-		Destination: flow.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.7:443")},
+		Destination: flow.Endpoint{
+			Addr: netip.MustParseAddrPort("192.0.2.7:443"), Name: "api.Example.com", Identity: flow.Identity{Namespace: "public", Service: "api"},
+		},
 	}
 }
 
 func udp6() *flow.Record {
 	return &flow.Record{
+		Node:      "node-b",
 		Direction: flow.Ingress,
 		Transport: flow.UDP,
 		Source:    flow.Endpoint{Addr: netip.MustParseAddrPort("[2001:db8::9]:53")},
 		Destination: flow.Endpoint{
 			Addr:     netip.MustParseAddrPort("[2001:db8:1::4]:41001"),
-			Identity: flow.Identity{Namespace: "data", Pod: "db-0", Container: "db", ContainerID: "dbdb" + containerID[4:]},
+			Identity: flow.Identity{Namespace: "data", Pod: "db-0", Container: "db", ContainerID: "dbdb" + containerID[4:], Workload: "db"},
 		},
 	}
 }
@@ -73,6 +77,24 @@ func TestFilterFields(t *testing.T) {
 		{"client port", Filter{Ports: []uint16{41001}}, false, true},
 		{"transport", Filter{Transports: []flow.Transport{flow.UDP, flow.ICMP}}, false, true},
 		{"direction", Filter{Directions: []flow.Direction{flow.Egress}}, true, false},
+		{"service", Filter{Services: []string{"api"}}, true, false},
+		{"qualified service", Filter{Services: []string{"public/api"}}, true, false},
+		{"service of another namespace", Filter{Services: []string{"shop/api"}}, false, false},
+		{"workload", Filter{Workloads: []string{"data/db", "data/db-0"}}, false, true},
+		{"DNS name", Filter{Names: []string{"*.example.com"}}, true, false},
+		{"any DNS name", Filter{Names: []string{"*"}}, true, false},
+		{"label", Filter{Labels: []LabelSelector{selector("app=web")}}, true, false},
+		{"label that only an address lacks", Filter{Labels: []LabelSelector{selector("app!=web")}}, false, true},
+		{"node", Filter{Nodes: []string{"node-a"}}, true, false},
+		{"source", Filter{Source: EndFilter{Pods: []string{"web-0"}}}, true, false},
+		{"source that is the destination", Filter{Source: EndFilter{Pods: []string{"db-0"}}}, false, false},
+		{"destination", Filter{Destination: EndFilter{Workloads: []string{"db"}, Ports: []uint16{41001}}}, false, true},
+		{"destination by two fields of which one is not", Filter{Destination: EndFilter{Workloads: []string{"db"}, Ports: []uint16{53}}}, false, false},
+		{"from and to", Filter{
+			Source:      EndFilter{Namespaces: []string{"shop"}, Labels: []LabelSelector{selector("app")}},
+			Destination: EndFilter{Services: []string{"api"}, Names: []string{"api.*"}, Prefixes: prefixes("192.0.2.0/24")},
+		}, true, false},
+		{"to and from", Filter{Source: EndFilter{Services: []string{"api"}}, Destination: EndFilter{Namespaces: []string{"shop"}}}, false, false},
 		{"all fields", Filter{
 			Pods: []string{"web-0"}, Namespaces: []string{"shop"}, Containers: []string{"nginx"},
 			Prefixes: prefixes("192.0.2.0/24"), Ports: []uint16{443},
@@ -116,7 +138,7 @@ func TestSelection(t *testing.T) {
 func TestSelectionOfBothEnds(t *testing.T) {
 	near, far := tcp4(), tcp4()
 	*far = flow.Record{
-		Direction: flow.Ingress, Transport: flow.TCP, Outcome: flow.OutcomeReset,
+		Node: "node-c", Direction: flow.Ingress, Transport: flow.TCP, Outcome: flow.OutcomeReset,
 		Source: flow.Endpoint{Addr: netip.MustParseAddrPort("198.51.100.1:1")},
 		Destination: flow.Endpoint{
 			Addr: netip.MustParseAddrPort("10.244.0.9:8443"), Identity: flow.Identity{Namespace: "data", Pod: "db-0"},
@@ -131,6 +153,10 @@ func TestSelectionOfBothEnds(t *testing.T) {
 		{"pod of the far end", Filter{Pods: []string{"data/db-0"}}, true, false},
 		{"address of the far end", Filter{Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}, true, false},
 		{"one of each", Filter{Pods: []string{"web-0"}, Ports: []uint16{8443}}, true, false},
+		{"from and to", Filter{Source: EndFilter{Pods: []string{"web-0"}}, Destination: EndFilter{Pods: []string{"db-0"}}}, true, false},
+		{"to and from", Filter{Source: EndFilter{Pods: []string{"db-0"}}, Destination: EndFilter{Pods: []string{"web-0"}}}, false, false},
+		{"a Service and its backend", Filter{Destination: EndFilter{Services: []string{"api"}, Pods: []string{"db-0"}}}, true, false},
+		{"node of the far end", Filter{Nodes: []string{"node-c"}}, true, false},
 		{"direction is the near end's", Filter{Directions: []flow.Direction{flow.Ingress}}, false, false},
 		{"outcome that only the far end knows", Filter{Outcomes: []flow.Outcome{flow.OutcomeReset}}, true, false},
 		{"another outcome", Filter{Outcomes: []flow.Outcome{flow.OutcomeClosed}}, false, false},
@@ -144,7 +170,7 @@ func TestSelectionOfBothEnds(t *testing.T) {
 		})
 	}
 	near.Outcome = flow.OutcomeRefused
-	refused, reset := Selection{Allow: []Filter{{Outcomes: []flow.Outcome{flow.OutcomeRefused}}}}, Selection{Allow: []Filter{tests[5].filter}}
+	refused, reset := Selection{Allow: []Filter{{Outcomes: []flow.Outcome{flow.OutcomeRefused}}}}, Selection{Allow: []Filter{{Outcomes: []flow.Outcome{flow.OutcomeReset}}}}
 	assert.True(t, refused.MatchEnds(near, far), "who saw the SYN as well knows better")
 	assert.True(t, refused.MatchEnds(far, near))
 	assert.False(t, reset.MatchEnds(near, far))
@@ -152,10 +178,15 @@ func TestSelectionOfBothEnds(t *testing.T) {
 
 func TestSelectionDoesNotAllocate(t *testing.T) {
 	selection := Selection{
-		Allow: []Filter{{Pods: []string{"shop/web-0"}, Containers: []string{"c0ff"}, Ports: []uint16{443}}},
-		Deny:  []Filter{{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}},
+		Allow: []Filter{{
+			Pods: []string{"shop/web-0"}, Containers: []string{"c0ff"}, Ports: []uint16{443}, Labels: []LabelSelector{selector("app=web,!x")},
+			Destination: EndFilter{Names: []string{"*"}},
+		}},
+		Deny: []Filter{{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}},
 	}
 	r := tcp4()
+	r.Destination.Name = "api.example.com"
+	assert.True(t, selection.Match(r))
 	assert.Zero(t, testing.AllocsPerRun(100, func() { selection.Match(r) }), "the writer matches every event for every subscriber")
 }
 

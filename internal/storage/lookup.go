@@ -26,17 +26,19 @@ type LookupResult struct {
 	Coverage
 }
 
-// LookupSelection matches a lookup that matches any of its filters; any lookup, when there is none.
-type LookupSelection []LookupFilter
+// LookupSelection matches a lookup that matches any filter of Allow (any lookup, when Allow is empty) and none of Deny.
+type LookupSelection struct {
+	Allow, Deny []LookupFilter
+}
+
+// Empty is true when the selection matches every lookup.
+func (s *LookupSelection) Empty() bool {
+	return len(s.Allow) == 0 && len(s.Deny) == 0
+}
 
 // Match tells whether the lookup is selected.
-func (s LookupSelection) Match(l *flow.Lookup) bool {
-	for i := range s {
-		if s[i].match(l) {
-			return true
-		}
-	}
-	return len(s) == 0
+func (s *LookupSelection) Match(l *flow.Lookup) bool {
+	return matchLists(s.Allow, s.Deny, func(f *LookupFilter) bool { return f.match(l) })
 }
 
 // LookupFilter matches a lookup when each field that is set matches. Within a field any value may match.

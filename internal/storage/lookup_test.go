@@ -23,28 +23,32 @@ func lookup() *flow.Lookup {
 func TestLookupSelection(t *testing.T) {
 	question := func(f Filter) Selection { return Selection{Allow: []Filter{f}} }
 	tests := map[string]struct {
-		selection LookupSelection
+		selection []LookupFilter
 		want      bool
 	}{
 		"nothing set":         {nil, true},
-		"an empty filter":     {LookupSelection{{}}, true},
-		"name":                {LookupSelection{{Names: []string{"www.example.com"}}}, true},
-		"another name":        {LookupSelection{{Names: []string{"example.com"}}}, false},
-		"any of two names":    {LookupSelection{{Names: []string{"db", "*.example.com"}}}, true},
-		"type":                {LookupSelection{{Types: []string{"A", "aaaa"}}}, true},
-		"another type":        {LookupSelection{{Types: []string{"A"}}}, false},
-		"response code":       {LookupSelection{{RCodes: []string{"nxdomain"}}}, true},
-		"another code":        {LookupSelection{{RCodes: []string{"timeout"}}}, false},
-		"client":              {LookupSelection{{Flows: question(Filter{Pods: []string{"shop/web-0"}})}}, true},
-		"server":              {LookupSelection{{Flows: question(Filter{Ports: []uint16{53}})}}, true},
-		"another direction":   {LookupSelection{{Flows: question(Filter{Directions: []flow.Direction{flow.Ingress}})}}, false},
-		"all fields":          {LookupSelection{{Names: []string{"www.*"}, Types: []string{"AAAA"}, RCodes: []string{"NXDOMAIN"}, Flows: question(Filter{Pods: []string{"web-0"}})}}, true},
-		"all fields but one":  {LookupSelection{{Names: []string{"www.*"}, Types: []string{"AAAA"}, RCodes: []string{"NXDOMAIN"}, Flows: question(Filter{Pods: []string{"web-1"}})}}, false},
-		"any of two filters":  {LookupSelection{{Types: []string{"A"}}, {RCodes: []string{"NXDOMAIN"}}}, true},
-		"none of two filters": {LookupSelection{{Types: []string{"A"}}, {RCodes: []string{"NOERROR"}}}, false},
+		"an empty filter":     {[]LookupFilter{{}}, true},
+		"name":                {[]LookupFilter{{Names: []string{"www.example.com"}}}, true},
+		"another name":        {[]LookupFilter{{Names: []string{"example.com"}}}, false},
+		"any of two names":    {[]LookupFilter{{Names: []string{"db", "*.example.com"}}}, true},
+		"type":                {[]LookupFilter{{Types: []string{"A", "aaaa"}}}, true},
+		"another type":        {[]LookupFilter{{Types: []string{"A"}}}, false},
+		"response code":       {[]LookupFilter{{RCodes: []string{"nxdomain"}}}, true},
+		"another code":        {[]LookupFilter{{RCodes: []string{"timeout"}}}, false},
+		"client":              {[]LookupFilter{{Flows: question(Filter{Pods: []string{"shop/web-0"}})}}, true},
+		"server":              {[]LookupFilter{{Flows: question(Filter{Ports: []uint16{53}})}}, true},
+		"another direction":   {[]LookupFilter{{Flows: question(Filter{Directions: []flow.Direction{flow.Ingress}})}}, false},
+		"all fields":          {[]LookupFilter{{Names: []string{"www.*"}, Types: []string{"AAAA"}, RCodes: []string{"NXDOMAIN"}, Flows: question(Filter{Pods: []string{"web-0"}})}}, true},
+		"all fields but one":  {[]LookupFilter{{Names: []string{"www.*"}, Types: []string{"AAAA"}, RCodes: []string{"NXDOMAIN"}, Flows: question(Filter{Pods: []string{"web-1"}})}}, false},
+		"any of two filters":  {[]LookupFilter{{Types: []string{"A"}}, {RCodes: []string{"NXDOMAIN"}}}, true},
+		"none of two filters": {[]LookupFilter{{Types: []string{"A"}}, {RCodes: []string{"NOERROR"}}}, false},
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) { assert.Equal(t, tt.want, tt.selection.Match(lookup())) })
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, tt.want, (&LookupSelection{Allow: tt.selection}).Match(lookup()))
+			denies := tt.want && len(tt.selection) > 0
+			assert.Equal(t, !denies, (&LookupSelection{Deny: tt.selection}).Match(lookup()))
+		})
 	}
 }
 

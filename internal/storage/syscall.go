@@ -86,8 +86,9 @@ func matchLists[F any](allow, deny []F, match func(*F) bool) bool {
 
 // SyscallFilter matches a call when each field that is set matches. Within a field any value may match.
 type SyscallFilter struct {
-	// As in Filter.
-	Pods, Namespaces, Containers []string
+	// As in EndFilter.
+	Pods, Namespaces, Containers, Workloads []string
+	Labels                                  []LabelSelector
 	// Cgroups are paths: each stands for that cgroup and all below it.
 	Cgroups []string
 	// Syscalls are names, or numbers of calls that have none.
@@ -98,7 +99,9 @@ type SyscallFilter struct {
 func (f *SyscallFilter) match(node string, who *flow.Identity, call syscalls.Call) bool {
 	return matchValue(f.Nodes, node) &&
 		matchValue(f.Namespaces, who.Namespace) &&
-		matchAny(f.Pods, func(pod string) bool { return isPod(pod, who) }) &&
+		matchAny(f.Pods, func(pod string) bool { return isNamed(pod, who.Namespace, who.Pod) }) &&
+		matchAny(f.Workloads, func(w string) bool { return isNamed(w, who.Namespace, who.Workload) }) &&
+		matchAny(f.Labels, func(s LabelSelector) bool { return s.Match(who) }) &&
 		matchAny(f.Containers, func(container string) bool { return isContainer(container, who) }) &&
 		matchAny(f.Cgroups, func(cgroup string) bool { return isBelow(cgroup, who.Cgroup) }) &&
 		(len(f.Syscalls) == 0 || matchValue(f.Syscalls, call.Name()))

@@ -12,6 +12,7 @@ import (
 func TestSyscallFilter(t *testing.T) {
 	who := flow.Identity{
 		Cgroup: "/kubepods.slice/pod1/c1", Namespace: "shop", Pod: "cart-0", Container: "cart", ContainerID: "c0ffee",
+		Workload: "cart", Labels: "app=cart",
 	}
 	openat := syscalls.Call{ABI: syscalls.X86_64, Number: 257}
 	unknown := syscalls.Call{ABI: syscalls.X86_64, Number: 4242}
@@ -28,6 +29,10 @@ func TestSyscallFilter(t *testing.T) {
 		"number":                {one(SyscallFilter{Syscalls: []string{"4242"}}), unknown, true},
 		"pod":                   {one(SyscallFilter{Pods: []string{"shop/cart-0"}}), openat, true},
 		"pod elsewhere":         {one(SyscallFilter{Pods: []string{"test/cart-0"}}), openat, false},
+		"workload":              {one(SyscallFilter{Workloads: []string{"shop/cart"}}), openat, true},
+		"workload elsewhere":    {one(SyscallFilter{Workloads: []string{"test/cart"}}), openat, false},
+		"label":                 {one(SyscallFilter{Labels: []LabelSelector{selector("app in (web,cart)")}}), openat, true},
+		"other label":           {one(SyscallFilter{Labels: []LabelSelector{selector("app=web")}}), openat, false},
 		"namespace":             {one(SyscallFilter{Namespaces: []string{"shop"}}), openat, true},
 		"container":             {one(SyscallFilter{Containers: []string{"cart"}}), openat, true},
 		"container id":          {one(SyscallFilter{Containers: []string{"c0ff"}}), openat, true},

@@ -350,7 +350,9 @@ type Endpoint struct {
 	// Kubernetes Service whose address it is, or the only one whose backend is at that address and port.
 	Service string `protobuf:"bytes,14,opt,name=service,proto3" json:"service,omitempty"`
 	// Kubernetes node of a peer; that of the local endpoint is the flow's.
-	Node          string `protobuf:"bytes,15,opt,name=node,proto3" json:"node,omitempty"`
+	Node string `protobuf:"bytes,15,opt,name=node,proto3" json:"node,omitempty"`
+	// Labels of the pod, without those that only tell its replicas apart; empty where pod_enrichment keeps none.
+	Labels        map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +490,13 @@ func (x *Endpoint) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *Endpoint) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // Flow is one direction of the traffic between two endpoints, seen at one of them.
@@ -824,7 +833,9 @@ func (x *OtherEnd) GetPackets() uint64 {
 	return 0
 }
 
-// FlowFilter matches a flow when every field that is set matches. Within a field any value may match.
+// FlowFilter matches a flow when every field that is set matches. Within a field any value may match. Fields of "either end" may
+// each match at another one: what must be true of one end goes into source or destination. An end that was seen from both sides is
+// matched by all that is known of it.
 type FlowFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Pod names, with or without "NAMESPACE/"; either end.
@@ -840,7 +851,8 @@ type FlowFilter struct {
 	// Lower-case transport names or numbers: tcp, udp, icmp, ...; icmp also matches ipv6-icmp.
 	Protocols  []string    `protobuf:"bytes,6,rep,name=protocols,proto3" json:"protocols,omitempty"`
 	Directions []Direction `protobuf:"varint,7,rep,packed,name=directions,proto3,enum=orb8.v1.Direction" json:"directions,omitempty"`
-	// How TCP connections ended: closed, reset, refused or timeout.
+	// How TCP connections ended, which is the verdict on them: closed, reset, refused or timeout. Where a policy drops packets, that is
+	// a timeout; NetworkStatus.drops counts them.
 	Outcomes []string `protobuf:"bytes,8,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	// The source, and the destination: with both, the flow goes from the one to the other.
 	Source      *EndpointFilter `protobuf:"bytes,9,opt,name=source,proto3" json:"source,omitempty"`
@@ -850,7 +862,7 @@ type FlowFilter struct {
 	Services  []string `protobuf:"bytes,12,rep,name=services,proto3" json:"services,omitempty"`
 	Names     []string `protobuf:"bytes,13,rep,name=names,proto3" json:"names,omitempty"`
 	Labels    []string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty"`
-	// Nodes that saw the flow.
+	// Nodes that saw the flow, at either end.
 	Nodes         []string `protobuf:"bytes,15,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1006,7 +1018,7 @@ type EndpointFilter struct {
 	Services []string `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
 	// DNS names by which the address was looked up. "*" stands for any letters, dots included; case does not matter.
 	Names []string `protobuf:"bytes,8,rep,name=names,proto3" json:"names,omitempty"`
-	// Label selectors as kubectl takes them: "app=web,tier!=cache", "env in (a,b)".
+	// Label selectors as kubectl takes them: "app=web,tier!=cache", "env in (a,b)". They match pods only.
 	Labels        []string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1620,8 +1632,9 @@ type QueryDnsRequest struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
 	// Only lookups before this instant. Unset: up to now.
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
-	// A lookup is returned when it matches any of these; all are when there is none.
+	// A lookup is returned when it matches any of allow (all are, when allow is empty) and none of deny.
 	Allow []*DnsFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
+	Deny  []*DnsFilter `protobuf:"bytes,6,rep,name=deny,proto3" json:"deny,omitempty"`
 	// As in QueryFlowsRequest.
 	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
@@ -1677,6 +1690,13 @@ func (x *QueryDnsRequest) GetUntil() *timestamppb.Timestamp {
 func (x *QueryDnsRequest) GetAllow() []*DnsFilter {
 	if x != nil {
 		return x.Allow
+	}
+	return nil
+}
+
+func (x *QueryDnsRequest) GetDeny() []*DnsFilter {
+	if x != nil {
+		return x.Deny
 	}
 	return nil
 }
@@ -1802,7 +1822,11 @@ type Container struct {
 	// Path of the cgroup below the cgroup v2 root.
 	Cgroup string `protobuf:"bytes,6,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
 	// systemd unit of processes that are in no container.
-	Unit          string `protobuf:"bytes,7,opt,name=unit,proto3" json:"unit,omitempty"`
+	Unit string `protobuf:"bytes,7,opt,name=unit,proto3" json:"unit,omitempty"`
+	// As in Endpoint.
+	Workload      string            `protobuf:"bytes,8,opt,name=workload,proto3" json:"workload,omitempty"`
+	WorkloadKind  string            `protobuf:"bytes,9,opt,name=workload_kind,json=workloadKind,proto3" json:"workload_kind,omitempty"`
+	Labels        map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1884,6 +1908,27 @@ func (x *Container) GetUnit() string {
 		return x.Unit
 	}
 	return ""
+}
+
+func (x *Container) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Container) GetWorkloadKind() string {
+	if x != nil {
+		return x.WorkloadKind
+	}
+	return ""
+}
+
+func (x *Container) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // Syscall is how often the processes of one container made one system call within the queried range.
@@ -2092,8 +2137,11 @@ type SyscallFilter struct {
 	// Paths of cgroups: a cgroup and all below it.
 	Cgroups []string `protobuf:"bytes,4,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
 	// Names, or numbers of calls that have none.
-	Syscalls      []string `protobuf:"bytes,5,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
-	Nodes         []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Syscalls []string `protobuf:"bytes,5,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
+	Nodes    []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// As in EndpointFilter.
+	Workloads     []string `protobuf:"bytes,7,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	Labels        []string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2166,6 +2214,20 @@ func (x *SyscallFilter) GetSyscalls() []string {
 func (x *SyscallFilter) GetNodes() []string {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *SyscallFilter) GetWorkloads() []string {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *SyscallFilter) GetLabels() []string {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -3487,12 +3549,16 @@ type AggregateRequest struct {
 	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
 	// Unset: FLOWS.
 	Signal Signal `protobuf:"varint,3,opt,name=signal,proto3,enum=orb8.v1.Signal" json:"signal,omitempty"`
-	// The filters of the signal; the others must be empty. allow and deny are of flows.
-	Allow     []*FlowFilter    `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"`
-	Deny      []*FlowFilter    `protobuf:"bytes,5,rep,name=deny,proto3" json:"deny,omitempty"`
-	Dns       []*DnsFilter     `protobuf:"bytes,6,rep,name=dns,proto3" json:"dns,omitempty"`
-	Syscalls  []*SyscallFilter `protobuf:"bytes,7,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
-	Anomalies []*AnomalyFilter `protobuf:"bytes,8,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
+	// The filters of the signal; the others must be empty. allow and deny are of flows. As in the signal's own request, what matches
+	// any of the filters counts (all does, when there is none) and what matches any of deny_ does not.
+	Allow         []*FlowFilter    `protobuf:"bytes,4,rep,name=allow,proto3" json:"allow,omitempty"`
+	Deny          []*FlowFilter    `protobuf:"bytes,5,rep,name=deny,proto3" json:"deny,omitempty"`
+	Dns           []*DnsFilter     `protobuf:"bytes,6,rep,name=dns,proto3" json:"dns,omitempty"`
+	Syscalls      []*SyscallFilter `protobuf:"bytes,7,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
+	Anomalies     []*AnomalyFilter `protobuf:"bytes,8,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
+	DenyDns       []*DnsFilter     `protobuf:"bytes,13,rep,name=deny_dns,json=denyDns,proto3" json:"deny_dns,omitempty"`
+	DenySyscalls  []*SyscallFilter `protobuf:"bytes,14,rep,name=deny_syscalls,json=denySyscalls,proto3" json:"deny_syscalls,omitempty"`
+	DenyAnomalies []*AnomalyFilter `protobuf:"bytes,15,rep,name=deny_anomalies,json=denyAnomalies,proto3" json:"deny_anomalies,omitempty"`
 	// Dimensions, in the order of AggregateGroup.by; none sums all into one group. Of flows: source.X and destination.X, where X is
 	// pod, namespace, workload, service, container, node, address, port, name or process; node, direction, transport, outcome. Of
 	// DNS: client.X and server.X, node, name, type, rcode. Of system calls and anomalies: pod, namespace, container, cgroup, node,
@@ -3594,6 +3660,27 @@ func (x *AggregateRequest) GetSyscalls() []*SyscallFilter {
 func (x *AggregateRequest) GetAnomalies() []*AnomalyFilter {
 	if x != nil {
 		return x.Anomalies
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetDenyDns() []*DnsFilter {
+	if x != nil {
+		return x.DenyDns
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetDenySyscalls() []*SyscallFilter {
+	if x != nil {
+		return x.DenySyscalls
+	}
+	return nil
+}
+
+func (x *AggregateRequest) GetDenyAnomalies() []*AnomalyFilter {
+	if x != nil {
+		return x.DenyAnomalies
 	}
 	return nil
 }
@@ -4672,11 +4759,14 @@ type StreamEventsRequest struct {
 	Deny  []*FlowFilter `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"`
 	// Only these kinds; all when empty.
 	Kinds []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=orb8.v1.EventKind" json:"kinds,omitempty"`
-	// Of the lookups that allow and deny leave, only those that match any of these; all when there is none.
-	Dns []*DnsFilter `protobuf:"bytes,4,rep,name=dns,proto3" json:"dns,omitempty"`
-	// Of the system calls and the anomalies, only those that match any of these; all when there is none.
+	// Of the lookups that allow and deny leave, only those that match any of dns (all when there is none) and none of deny_dns.
+	Dns     []*DnsFilter `protobuf:"bytes,4,rep,name=dns,proto3" json:"dns,omitempty"`
+	DenyDns []*DnsFilter `protobuf:"bytes,7,rep,name=deny_dns,json=denyDns,proto3" json:"deny_dns,omitempty"`
+	// Of the system calls and the anomalies, only those that match any of these (all when there is none) and none of deny_.
 	Syscalls      []*SyscallFilter `protobuf:"bytes,5,rep,name=syscalls,proto3" json:"syscalls,omitempty"`
 	Anomalies     []*AnomalyFilter `protobuf:"bytes,6,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
+	DenySyscalls  []*SyscallFilter `protobuf:"bytes,8,rep,name=deny_syscalls,json=denySyscalls,proto3" json:"deny_syscalls,omitempty"`
+	DenyAnomalies []*AnomalyFilter `protobuf:"bytes,9,rep,name=deny_anomalies,json=denyAnomalies,proto3" json:"deny_anomalies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4739,6 +4829,13 @@ func (x *StreamEventsRequest) GetDns() []*DnsFilter {
 	return nil
 }
 
+func (x *StreamEventsRequest) GetDenyDns() []*DnsFilter {
+	if x != nil {
+		return x.DenyDns
+	}
+	return nil
+}
+
 func (x *StreamEventsRequest) GetSyscalls() []*SyscallFilter {
 	if x != nil {
 		return x.Syscalls
@@ -4749,6 +4846,20 @@ func (x *StreamEventsRequest) GetSyscalls() []*SyscallFilter {
 func (x *StreamEventsRequest) GetAnomalies() []*AnomalyFilter {
 	if x != nil {
 		return x.Anomalies
+	}
+	return nil
+}
+
+func (x *StreamEventsRequest) GetDenySyscalls() []*SyscallFilter {
+	if x != nil {
+		return x.DenySyscalls
+	}
+	return nil
+}
+
+func (x *StreamEventsRequest) GetDenyAnomalies() []*AnomalyFilter {
+	if x != nil {
+		return x.DenyAnomalies
 	}
 	return nil
 }
@@ -4851,7 +4962,7 @@ var File_orb8_v1_orb8_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\n" +
-	"\x12orb8/v1/orb8.proto\x12\aorb8.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x03\n" +
+	"\x12orb8/v1/orb8.proto\x12\aorb8.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x03\n" +
 	"\bEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1c\n" +
@@ -4868,7 +4979,11 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\bworkload\x18\f \x01(\tR\bworkload\x12#\n" +
 	"\rworkload_kind\x18\r \x01(\tR\fworkloadKind\x12\x18\n" +
 	"\aservice\x18\x0e \x01(\tR\aservice\x12\x12\n" +
-	"\x04node\x18\x0f \x01(\tR\x04node\"\xfd\a\n" +
+	"\x04node\x18\x0f \x01(\tR\x04node\x125\n" +
+	"\x06labels\x18\x10 \x03(\v2\x1d.orb8.v1.Endpoint.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\a\n" +
 	"\x04Flow\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x12\n" +
@@ -4988,11 +5103,12 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x04flow\x18\x01 \x01(\v2\x13.orb8.v1.FlowFilterR\x04flow\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\x12\x14\n" +
 	"\x05types\x18\x03 \x03(\tR\x05types\x12\x16\n" +
-	"\x06rcodes\x18\x04 \x03(\tR\x06rcodes\"\xd4\x01\n" +
+	"\x06rcodes\x18\x04 \x03(\tR\x06rcodes\"\xfc\x01\n" +
 	"\x0fQueryDnsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12(\n" +
-	"\x05allow\x18\x03 \x03(\v2\x12.orb8.v1.DnsFilterR\x05allow\x12\x14\n" +
+	"\x05allow\x18\x03 \x03(\v2\x12.orb8.v1.DnsFilterR\x05allow\x12&\n" +
+	"\x04deny\x18\x06 \x03(\v2\x12.orb8.v1.DnsFilterR\x04deny\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\"\x9c\x02\n" +
@@ -5003,7 +5119,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\amatched\x18\x04 \x01(\x04R\amatched\x122\n" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12#\n" +
 	"\rmissing_nodes\x18\x06 \x03(\tR\fmissingNodes\x12&\n" +
-	"\x0fnext_page_token\x18\a \x01(\tR\rnextPageToken\"\xa4\x01\n" +
+	"\x0fnext_page_token\x18\a \x01(\tR\rnextPageToken\"\xd8\x02\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
@@ -5011,7 +5127,14 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x03pod\x18\x04 \x01(\tR\x03pod\x12\x1c\n" +
 	"\tnamespace\x18\x05 \x01(\tR\tnamespace\x12\x16\n" +
 	"\x06cgroup\x18\x06 \x01(\tR\x06cgroup\x12\x12\n" +
-	"\x04unit\x18\a \x01(\tR\x04unit\"\xfd\x03\n" +
+	"\x04unit\x18\a \x01(\tR\x04unit\x12\x1a\n" +
+	"\bworkload\x18\b \x01(\tR\bworkload\x12#\n" +
+	"\rworkload_kind\x18\t \x01(\tR\fworkloadKind\x126\n" +
+	"\x06labels\x18\n" +
+	" \x03(\v2\x1e.orb8.v1.Container.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfd\x03\n" +
 	"\aSyscall\x120\n" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x12\n" +
@@ -5032,7 +5155,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\a_errors\"W\n" +
 	"\x0eSyscallLatency\x12+\n" +
 	"\x03sum\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03sum\x12\x18\n" +
-	"\abuckets\x18\x02 \x03(\x04R\abuckets\"\xaf\x01\n" +
+	"\abuckets\x18\x02 \x03(\x04R\abuckets\"\xe5\x01\n" +
 	"\rSyscallFilter\x12\x12\n" +
 	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
 	"\n" +
@@ -5043,7 +5166,9 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"containers\x12\x18\n" +
 	"\acgroups\x18\x04 \x03(\tR\acgroups\x12\x1a\n" +
 	"\bsyscalls\x18\x05 \x03(\tR\bsyscalls\x12\x14\n" +
-	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\x89\x02\n" +
+	"\x05nodes\x18\x06 \x03(\tR\x05nodes\x12\x1c\n" +
+	"\tworkloads\x18\a \x03(\tR\tworkloads\x12\x16\n" +
+	"\x06labels\x18\b \x03(\tR\x06labels\"\x89\x02\n" +
 	"\x14QuerySyscallsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
@@ -5166,7 +5291,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x03min\x18\x03 \x01(\x01R\x03min\x12\x10\n" +
 	"\x03max\x18\x04 \x01(\x01R\x03max\x12\x12\n" +
 	"\x04last\x18\x05 \x01(\x01R\x04last\x12\x18\n" +
-	"\asamples\x18\x06 \x01(\rR\asamples\"\xf4\x03\n" +
+	"\asamples\x18\x06 \x01(\rR\asamples\"\x9f\x05\n" +
 	"\x10AggregateRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12'\n" +
@@ -5175,7 +5300,10 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x04deny\x18\x05 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12$\n" +
 	"\x03dns\x18\x06 \x03(\v2\x12.orb8.v1.DnsFilterR\x03dns\x122\n" +
 	"\bsyscalls\x18\a \x03(\v2\x16.orb8.v1.SyscallFilterR\bsyscalls\x124\n" +
-	"\tanomalies\x18\b \x03(\v2\x16.orb8.v1.AnomalyFilterR\tanomalies\x12\x0e\n" +
+	"\tanomalies\x18\b \x03(\v2\x16.orb8.v1.AnomalyFilterR\tanomalies\x12-\n" +
+	"\bdeny_dns\x18\r \x03(\v2\x12.orb8.v1.DnsFilterR\adenyDns\x12;\n" +
+	"\rdeny_syscalls\x18\x0e \x03(\v2\x16.orb8.v1.SyscallFilterR\fdenySyscalls\x12=\n" +
+	"\x0edeny_anomalies\x18\x0f \x03(\v2\x16.orb8.v1.AnomalyFilterR\rdenyAnomalies\x12\x0e\n" +
 	"\x02by\x18\t \x03(\tR\x02by\x12\x1a\n" +
 	"\bmeasures\x18\n" +
 	" \x03(\tR\bmeasures\x12\x10\n" +
@@ -5274,14 +5402,17 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12'\n" +
 	"\x0fevicted_records\x18\x06 \x01(\x04R\x0eevictedRecords\x12 \n" +
 	"\vsubscribers\x18\a \x01(\rR\vsubscribers\x12)\n" +
-	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\"\xa3\x02\n" +
+	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\"\xce\x03\n" +
 	"\x13StreamEventsRequest\x12)\n" +
 	"\x05allow\x18\x01 \x03(\v2\x13.orb8.v1.FlowFilterR\x05allow\x12'\n" +
 	"\x04deny\x18\x02 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12(\n" +
 	"\x05kinds\x18\x03 \x03(\x0e2\x12.orb8.v1.EventKindR\x05kinds\x12$\n" +
-	"\x03dns\x18\x04 \x03(\v2\x12.orb8.v1.DnsFilterR\x03dns\x122\n" +
+	"\x03dns\x18\x04 \x03(\v2\x12.orb8.v1.DnsFilterR\x03dns\x12-\n" +
+	"\bdeny_dns\x18\a \x03(\v2\x12.orb8.v1.DnsFilterR\adenyDns\x122\n" +
 	"\bsyscalls\x18\x05 \x03(\v2\x16.orb8.v1.SyscallFilterR\bsyscalls\x124\n" +
-	"\tanomalies\x18\x06 \x03(\v2\x16.orb8.v1.AnomalyFilterR\tanomalies\"\xae\x02\n" +
+	"\tanomalies\x18\x06 \x03(\v2\x16.orb8.v1.AnomalyFilterR\tanomalies\x12;\n" +
+	"\rdeny_syscalls\x18\b \x03(\v2\x16.orb8.v1.SyscallFilterR\fdenySyscalls\x12=\n" +
+	"\x0edeny_anomalies\x18\t \x03(\v2\x16.orb8.v1.AnomalyFilterR\rdenyAnomalies\"\xae\x02\n" +
 	"\x14StreamEventsResponse\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.orb8.v1.EventKindR\x04kind\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12!\n" +
@@ -5348,7 +5479,7 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_orb8_v1_orb8_proto_goTypes = []any{
 	(Direction)(0),                 // 0: orb8.v1.Direction
 	(Initiator)(0),                 // 1: orb8.v1.Initiator
@@ -5400,156 +5531,167 @@ var file_orb8_v1_orb8_proto_goTypes = []any{
 	(*StoreStatus)(nil),            // 47: orb8.v1.StoreStatus
 	(*StreamEventsRequest)(nil),    // 48: orb8.v1.StreamEventsRequest
 	(*StreamEventsResponse)(nil),   // 49: orb8.v1.StreamEventsResponse
-	nil,                            // 50: orb8.v1.Syscall.ErrorsByNameEntry
-	nil,                            // 51: orb8.v1.GpuSeries.AttributesEntry
-	nil,                            // 52: orb8.v1.NetworkStatus.UnavailableEntry
-	nil,                            // 53: orb8.v1.SyscallStatus.UnavailableEntry
-	(*timestamppb.Timestamp)(nil),  // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
+	nil,                            // 50: orb8.v1.Endpoint.LabelsEntry
+	nil,                            // 51: orb8.v1.Container.LabelsEntry
+	nil,                            // 52: orb8.v1.Syscall.ErrorsByNameEntry
+	nil,                            // 53: orb8.v1.GpuSeries.AttributesEntry
+	nil,                            // 54: orb8.v1.NetworkStatus.UnavailableEntry
+	nil,                            // 55: orb8.v1.SyscallStatus.UnavailableEntry
+	(*timestamppb.Timestamp)(nil),  // 56: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 57: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	54,  // 0: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	54,  // 1: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
-	0,   // 2: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
-	5,   // 3: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
-	5,   // 4: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	55,  // 5: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
-	55,  // 6: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
-	55,  // 7: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
-	1,   // 8: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
-	5,   // 9: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
-	5,   // 10: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
-	7,   // 11: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
-	0,   // 12: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
-	9,   // 13: orb8.v1.FlowFilter.source:type_name -> orb8.v1.EndpointFilter
-	9,   // 14: orb8.v1.FlowFilter.destination:type_name -> orb8.v1.EndpointFilter
-	54,  // 15: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 16: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
-	8,   // 17: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
-	8,   // 18: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
-	6,   // 19: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
-	39,  // 20: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	54,  // 21: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	54,  // 22: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
-	0,   // 23: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
-	5,   // 24: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
-	5,   // 25: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
-	55,  // 26: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
-	13,  // 27: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
-	8,   // 28: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
-	54,  // 29: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 30: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
-	14,  // 31: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
-	12,  // 32: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
-	39,  // 33: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
-	54,  // 34: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
-	54,  // 35: orb8.v1.Syscall.start:type_name -> google.protobuf.Timestamp
-	54,  // 36: orb8.v1.Syscall.end:type_name -> google.protobuf.Timestamp
-	17,  // 37: orb8.v1.Syscall.container:type_name -> orb8.v1.Container
-	50,  // 38: orb8.v1.Syscall.errors_by_name:type_name -> orb8.v1.Syscall.ErrorsByNameEntry
-	19,  // 39: orb8.v1.Syscall.latency:type_name -> orb8.v1.SyscallLatency
-	55,  // 40: orb8.v1.SyscallLatency.sum:type_name -> google.protobuf.Duration
-	54,  // 41: orb8.v1.QuerySyscallsRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 42: orb8.v1.QuerySyscallsRequest.until:type_name -> google.protobuf.Timestamp
-	20,  // 43: orb8.v1.QuerySyscallsRequest.allow:type_name -> orb8.v1.SyscallFilter
-	20,  // 44: orb8.v1.QuerySyscallsRequest.deny:type_name -> orb8.v1.SyscallFilter
-	18,  // 45: orb8.v1.QuerySyscallsResponse.syscalls:type_name -> orb8.v1.Syscall
-	39,  // 46: orb8.v1.QuerySyscallsResponse.lost:type_name -> orb8.v1.Loss
-	54,  // 47: orb8.v1.QuerySyscallsResponse.oldest:type_name -> google.protobuf.Timestamp
-	54,  // 48: orb8.v1.SyscallEvent.time:type_name -> google.protobuf.Timestamp
-	17,  // 49: orb8.v1.SyscallEvent.container:type_name -> orb8.v1.Container
-	24,  // 50: orb8.v1.SyscallEvent.arguments:type_name -> orb8.v1.SyscallArgument
-	54,  // 51: orb8.v1.Anomaly.time:type_name -> google.protobuf.Timestamp
-	17,  // 52: orb8.v1.Anomaly.container:type_name -> orb8.v1.Container
-	2,   // 53: orb8.v1.Anomaly.severity:type_name -> orb8.v1.Severity
-	23,  // 54: orb8.v1.Anomaly.evidence:type_name -> orb8.v1.SyscallEvent
-	20,  // 55: orb8.v1.AnomalyFilter.syscall:type_name -> orb8.v1.SyscallFilter
-	2,   // 56: orb8.v1.AnomalyFilter.min_severity:type_name -> orb8.v1.Severity
-	54,  // 57: orb8.v1.QueryAnomaliesRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 58: orb8.v1.QueryAnomaliesRequest.until:type_name -> google.protobuf.Timestamp
-	26,  // 59: orb8.v1.QueryAnomaliesRequest.allow:type_name -> orb8.v1.AnomalyFilter
-	26,  // 60: orb8.v1.QueryAnomaliesRequest.deny:type_name -> orb8.v1.AnomalyFilter
-	25,  // 61: orb8.v1.QueryAnomaliesResponse.anomalies:type_name -> orb8.v1.Anomaly
-	39,  // 62: orb8.v1.QueryAnomaliesResponse.lost:type_name -> orb8.v1.Loss
-	54,  // 63: orb8.v1.QueryAnomaliesResponse.oldest:type_name -> google.protobuf.Timestamp
-	54,  // 64: orb8.v1.QueryGpuRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 65: orb8.v1.QueryGpuRequest.until:type_name -> google.protobuf.Timestamp
-	29,  // 66: orb8.v1.QueryGpuRequest.allow:type_name -> orb8.v1.GpuFilter
-	29,  // 67: orb8.v1.QueryGpuRequest.deny:type_name -> orb8.v1.GpuFilter
-	55,  // 68: orb8.v1.QueryGpuRequest.step:type_name -> google.protobuf.Duration
-	33,  // 69: orb8.v1.QueryGpuResponse.series:type_name -> orb8.v1.GpuSeries
-	39,  // 70: orb8.v1.QueryGpuResponse.lost:type_name -> orb8.v1.Loss
-	54,  // 71: orb8.v1.QueryGpuResponse.oldest:type_name -> google.protobuf.Timestamp
-	32,  // 72: orb8.v1.GpuSeries.device:type_name -> orb8.v1.GpuDevice
-	17,  // 73: orb8.v1.GpuSeries.container:type_name -> orb8.v1.Container
-	51,  // 74: orb8.v1.GpuSeries.attributes:type_name -> orb8.v1.GpuSeries.AttributesEntry
-	34,  // 75: orb8.v1.GpuSeries.points:type_name -> orb8.v1.GpuPoint
-	54,  // 76: orb8.v1.GpuPoint.start:type_name -> google.protobuf.Timestamp
-	54,  // 77: orb8.v1.AggregateRequest.since:type_name -> google.protobuf.Timestamp
-	54,  // 78: orb8.v1.AggregateRequest.until:type_name -> google.protobuf.Timestamp
-	3,   // 79: orb8.v1.AggregateRequest.signal:type_name -> orb8.v1.Signal
-	8,   // 80: orb8.v1.AggregateRequest.allow:type_name -> orb8.v1.FlowFilter
-	8,   // 81: orb8.v1.AggregateRequest.deny:type_name -> orb8.v1.FlowFilter
-	14,  // 82: orb8.v1.AggregateRequest.dns:type_name -> orb8.v1.DnsFilter
-	20,  // 83: orb8.v1.AggregateRequest.syscalls:type_name -> orb8.v1.SyscallFilter
-	26,  // 84: orb8.v1.AggregateRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
-	55,  // 85: orb8.v1.AggregateRequest.bucket:type_name -> google.protobuf.Duration
-	37,  // 86: orb8.v1.AggregateResponse.groups:type_name -> orb8.v1.AggregateGroup
-	37,  // 87: orb8.v1.AggregateResponse.total:type_name -> orb8.v1.AggregateGroup
-	39,  // 88: orb8.v1.AggregateResponse.lost:type_name -> orb8.v1.Loss
-	54,  // 89: orb8.v1.AggregateResponse.oldest:type_name -> google.protobuf.Timestamp
-	38,  // 90: orb8.v1.AggregateGroup.buckets:type_name -> orb8.v1.AggregateBucket
-	54,  // 91: orb8.v1.AggregateBucket.start:type_name -> google.protobuf.Timestamp
-	42,  // 92: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	47,  // 93: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	54,  // 94: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	54,  // 95: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
-	43,  // 96: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
-	44,  // 97: orb8.v1.NodeStatus.syscalls:type_name -> orb8.v1.SyscallStatus
-	39,  // 98: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	55,  // 99: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	46,  // 100: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
-	52,  // 101: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
-	45,  // 102: orb8.v1.NetworkStatus.probes:type_name -> orb8.v1.ProbeCost
-	39,  // 103: orb8.v1.SyscallStatus.lost:type_name -> orb8.v1.Loss
-	55,  // 104: orb8.v1.SyscallStatus.interval:type_name -> google.protobuf.Duration
-	53,  // 105: orb8.v1.SyscallStatus.unavailable:type_name -> orb8.v1.SyscallStatus.UnavailableEntry
-	45,  // 106: orb8.v1.SyscallStatus.probes:type_name -> orb8.v1.ProbeCost
-	55,  // 107: orb8.v1.ProbeCost.run_time:type_name -> google.protobuf.Duration
-	54,  // 108: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	8,   // 109: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	8,   // 110: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	4,   // 111: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	14,  // 112: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
-	20,  // 113: orb8.v1.StreamEventsRequest.syscalls:type_name -> orb8.v1.SyscallFilter
-	26,  // 114: orb8.v1.StreamEventsRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
-	4,   // 115: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	54,  // 116: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	6,   // 117: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	12,  // 118: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
-	23,  // 119: orb8.v1.StreamEventsResponse.syscall:type_name -> orb8.v1.SyscallEvent
-	25,  // 120: orb8.v1.StreamEventsResponse.anomaly:type_name -> orb8.v1.Anomaly
-	10,  // 121: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	15,  // 122: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
-	21,  // 123: orb8.v1.OrbitService.QuerySyscalls:input_type -> orb8.v1.QuerySyscallsRequest
-	27,  // 124: orb8.v1.OrbitService.QueryAnomalies:input_type -> orb8.v1.QueryAnomaliesRequest
-	30,  // 125: orb8.v1.OrbitService.QueryGpu:input_type -> orb8.v1.QueryGpuRequest
-	35,  // 126: orb8.v1.OrbitService.Aggregate:input_type -> orb8.v1.AggregateRequest
-	40,  // 127: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	48,  // 128: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	11,  // 129: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	16,  // 130: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
-	22,  // 131: orb8.v1.OrbitService.QuerySyscalls:output_type -> orb8.v1.QuerySyscallsResponse
-	28,  // 132: orb8.v1.OrbitService.QueryAnomalies:output_type -> orb8.v1.QueryAnomaliesResponse
-	31,  // 133: orb8.v1.OrbitService.QueryGpu:output_type -> orb8.v1.QueryGpuResponse
-	36,  // 134: orb8.v1.OrbitService.Aggregate:output_type -> orb8.v1.AggregateResponse
-	41,  // 135: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	49,  // 136: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	129, // [129:137] is the sub-list for method output_type
-	121, // [121:129] is the sub-list for method input_type
-	121, // [121:121] is the sub-list for extension type_name
-	121, // [121:121] is the sub-list for extension extendee
-	0,   // [0:121] is the sub-list for field type_name
+	50,  // 0: orb8.v1.Endpoint.labels:type_name -> orb8.v1.Endpoint.LabelsEntry
+	56,  // 1: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	56,  // 2: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	0,   // 3: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
+	5,   // 4: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
+	5,   // 5: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
+	57,  // 6: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	57,  // 7: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	57,  // 8: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	1,   // 9: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
+	5,   // 10: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
+	5,   // 11: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
+	7,   // 12: orb8.v1.Flow.other_end:type_name -> orb8.v1.OtherEnd
+	0,   // 13: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
+	9,   // 14: orb8.v1.FlowFilter.source:type_name -> orb8.v1.EndpointFilter
+	9,   // 15: orb8.v1.FlowFilter.destination:type_name -> orb8.v1.EndpointFilter
+	56,  // 16: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	56,  // 17: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	8,   // 18: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
+	8,   // 19: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
+	6,   // 20: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
+	39,  // 21: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
+	56,  // 22: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	56,  // 23: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
+	0,   // 24: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
+	5,   // 25: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
+	5,   // 26: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
+	57,  // 27: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
+	13,  // 28: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
+	8,   // 29: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
+	56,  // 30: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
+	56,  // 31: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
+	14,  // 32: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
+	14,  // 33: orb8.v1.QueryDnsRequest.deny:type_name -> orb8.v1.DnsFilter
+	12,  // 34: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
+	39,  // 35: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
+	56,  // 36: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
+	51,  // 37: orb8.v1.Container.labels:type_name -> orb8.v1.Container.LabelsEntry
+	56,  // 38: orb8.v1.Syscall.start:type_name -> google.protobuf.Timestamp
+	56,  // 39: orb8.v1.Syscall.end:type_name -> google.protobuf.Timestamp
+	17,  // 40: orb8.v1.Syscall.container:type_name -> orb8.v1.Container
+	52,  // 41: orb8.v1.Syscall.errors_by_name:type_name -> orb8.v1.Syscall.ErrorsByNameEntry
+	19,  // 42: orb8.v1.Syscall.latency:type_name -> orb8.v1.SyscallLatency
+	57,  // 43: orb8.v1.SyscallLatency.sum:type_name -> google.protobuf.Duration
+	56,  // 44: orb8.v1.QuerySyscallsRequest.since:type_name -> google.protobuf.Timestamp
+	56,  // 45: orb8.v1.QuerySyscallsRequest.until:type_name -> google.protobuf.Timestamp
+	20,  // 46: orb8.v1.QuerySyscallsRequest.allow:type_name -> orb8.v1.SyscallFilter
+	20,  // 47: orb8.v1.QuerySyscallsRequest.deny:type_name -> orb8.v1.SyscallFilter
+	18,  // 48: orb8.v1.QuerySyscallsResponse.syscalls:type_name -> orb8.v1.Syscall
+	39,  // 49: orb8.v1.QuerySyscallsResponse.lost:type_name -> orb8.v1.Loss
+	56,  // 50: orb8.v1.QuerySyscallsResponse.oldest:type_name -> google.protobuf.Timestamp
+	56,  // 51: orb8.v1.SyscallEvent.time:type_name -> google.protobuf.Timestamp
+	17,  // 52: orb8.v1.SyscallEvent.container:type_name -> orb8.v1.Container
+	24,  // 53: orb8.v1.SyscallEvent.arguments:type_name -> orb8.v1.SyscallArgument
+	56,  // 54: orb8.v1.Anomaly.time:type_name -> google.protobuf.Timestamp
+	17,  // 55: orb8.v1.Anomaly.container:type_name -> orb8.v1.Container
+	2,   // 56: orb8.v1.Anomaly.severity:type_name -> orb8.v1.Severity
+	23,  // 57: orb8.v1.Anomaly.evidence:type_name -> orb8.v1.SyscallEvent
+	20,  // 58: orb8.v1.AnomalyFilter.syscall:type_name -> orb8.v1.SyscallFilter
+	2,   // 59: orb8.v1.AnomalyFilter.min_severity:type_name -> orb8.v1.Severity
+	56,  // 60: orb8.v1.QueryAnomaliesRequest.since:type_name -> google.protobuf.Timestamp
+	56,  // 61: orb8.v1.QueryAnomaliesRequest.until:type_name -> google.protobuf.Timestamp
+	26,  // 62: orb8.v1.QueryAnomaliesRequest.allow:type_name -> orb8.v1.AnomalyFilter
+	26,  // 63: orb8.v1.QueryAnomaliesRequest.deny:type_name -> orb8.v1.AnomalyFilter
+	25,  // 64: orb8.v1.QueryAnomaliesResponse.anomalies:type_name -> orb8.v1.Anomaly
+	39,  // 65: orb8.v1.QueryAnomaliesResponse.lost:type_name -> orb8.v1.Loss
+	56,  // 66: orb8.v1.QueryAnomaliesResponse.oldest:type_name -> google.protobuf.Timestamp
+	56,  // 67: orb8.v1.QueryGpuRequest.since:type_name -> google.protobuf.Timestamp
+	56,  // 68: orb8.v1.QueryGpuRequest.until:type_name -> google.protobuf.Timestamp
+	29,  // 69: orb8.v1.QueryGpuRequest.allow:type_name -> orb8.v1.GpuFilter
+	29,  // 70: orb8.v1.QueryGpuRequest.deny:type_name -> orb8.v1.GpuFilter
+	57,  // 71: orb8.v1.QueryGpuRequest.step:type_name -> google.protobuf.Duration
+	33,  // 72: orb8.v1.QueryGpuResponse.series:type_name -> orb8.v1.GpuSeries
+	39,  // 73: orb8.v1.QueryGpuResponse.lost:type_name -> orb8.v1.Loss
+	56,  // 74: orb8.v1.QueryGpuResponse.oldest:type_name -> google.protobuf.Timestamp
+	32,  // 75: orb8.v1.GpuSeries.device:type_name -> orb8.v1.GpuDevice
+	17,  // 76: orb8.v1.GpuSeries.container:type_name -> orb8.v1.Container
+	53,  // 77: orb8.v1.GpuSeries.attributes:type_name -> orb8.v1.GpuSeries.AttributesEntry
+	34,  // 78: orb8.v1.GpuSeries.points:type_name -> orb8.v1.GpuPoint
+	56,  // 79: orb8.v1.GpuPoint.start:type_name -> google.protobuf.Timestamp
+	56,  // 80: orb8.v1.AggregateRequest.since:type_name -> google.protobuf.Timestamp
+	56,  // 81: orb8.v1.AggregateRequest.until:type_name -> google.protobuf.Timestamp
+	3,   // 82: orb8.v1.AggregateRequest.signal:type_name -> orb8.v1.Signal
+	8,   // 83: orb8.v1.AggregateRequest.allow:type_name -> orb8.v1.FlowFilter
+	8,   // 84: orb8.v1.AggregateRequest.deny:type_name -> orb8.v1.FlowFilter
+	14,  // 85: orb8.v1.AggregateRequest.dns:type_name -> orb8.v1.DnsFilter
+	20,  // 86: orb8.v1.AggregateRequest.syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 87: orb8.v1.AggregateRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
+	14,  // 88: orb8.v1.AggregateRequest.deny_dns:type_name -> orb8.v1.DnsFilter
+	20,  // 89: orb8.v1.AggregateRequest.deny_syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 90: orb8.v1.AggregateRequest.deny_anomalies:type_name -> orb8.v1.AnomalyFilter
+	57,  // 91: orb8.v1.AggregateRequest.bucket:type_name -> google.protobuf.Duration
+	37,  // 92: orb8.v1.AggregateResponse.groups:type_name -> orb8.v1.AggregateGroup
+	37,  // 93: orb8.v1.AggregateResponse.total:type_name -> orb8.v1.AggregateGroup
+	39,  // 94: orb8.v1.AggregateResponse.lost:type_name -> orb8.v1.Loss
+	56,  // 95: orb8.v1.AggregateResponse.oldest:type_name -> google.protobuf.Timestamp
+	38,  // 96: orb8.v1.AggregateGroup.buckets:type_name -> orb8.v1.AggregateBucket
+	56,  // 97: orb8.v1.AggregateBucket.start:type_name -> google.protobuf.Timestamp
+	42,  // 98: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	47,  // 99: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	56,  // 100: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	56,  // 101: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	43,  // 102: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
+	44,  // 103: orb8.v1.NodeStatus.syscalls:type_name -> orb8.v1.SyscallStatus
+	39,  // 104: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
+	57,  // 105: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	46,  // 106: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
+	54,  // 107: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
+	45,  // 108: orb8.v1.NetworkStatus.probes:type_name -> orb8.v1.ProbeCost
+	39,  // 109: orb8.v1.SyscallStatus.lost:type_name -> orb8.v1.Loss
+	57,  // 110: orb8.v1.SyscallStatus.interval:type_name -> google.protobuf.Duration
+	55,  // 111: orb8.v1.SyscallStatus.unavailable:type_name -> orb8.v1.SyscallStatus.UnavailableEntry
+	45,  // 112: orb8.v1.SyscallStatus.probes:type_name -> orb8.v1.ProbeCost
+	57,  // 113: orb8.v1.ProbeCost.run_time:type_name -> google.protobuf.Duration
+	56,  // 114: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	8,   // 115: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	8,   // 116: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	4,   // 117: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	14,  // 118: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
+	14,  // 119: orb8.v1.StreamEventsRequest.deny_dns:type_name -> orb8.v1.DnsFilter
+	20,  // 120: orb8.v1.StreamEventsRequest.syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 121: orb8.v1.StreamEventsRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
+	20,  // 122: orb8.v1.StreamEventsRequest.deny_syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 123: orb8.v1.StreamEventsRequest.deny_anomalies:type_name -> orb8.v1.AnomalyFilter
+	4,   // 124: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	56,  // 125: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	6,   // 126: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	12,  // 127: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
+	23,  // 128: orb8.v1.StreamEventsResponse.syscall:type_name -> orb8.v1.SyscallEvent
+	25,  // 129: orb8.v1.StreamEventsResponse.anomaly:type_name -> orb8.v1.Anomaly
+	10,  // 130: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	15,  // 131: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
+	21,  // 132: orb8.v1.OrbitService.QuerySyscalls:input_type -> orb8.v1.QuerySyscallsRequest
+	27,  // 133: orb8.v1.OrbitService.QueryAnomalies:input_type -> orb8.v1.QueryAnomaliesRequest
+	30,  // 134: orb8.v1.OrbitService.QueryGpu:input_type -> orb8.v1.QueryGpuRequest
+	35,  // 135: orb8.v1.OrbitService.Aggregate:input_type -> orb8.v1.AggregateRequest
+	40,  // 136: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	48,  // 137: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	11,  // 138: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	16,  // 139: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
+	22,  // 140: orb8.v1.OrbitService.QuerySyscalls:output_type -> orb8.v1.QuerySyscallsResponse
+	28,  // 141: orb8.v1.OrbitService.QueryAnomalies:output_type -> orb8.v1.QueryAnomaliesResponse
+	31,  // 142: orb8.v1.OrbitService.QueryGpu:output_type -> orb8.v1.QueryGpuResponse
+	36,  // 143: orb8.v1.OrbitService.Aggregate:output_type -> orb8.v1.AggregateResponse
+	41,  // 144: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	49,  // 145: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	138, // [138:146] is the sub-list for method output_type
+	130, // [130:138] is the sub-list for method input_type
+	130, // [130:130] is the sub-list for extension type_name
+	130, // [130:130] is the sub-list for extension extendee
+	0,   // [0:130] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -5564,7 +5706,7 @@ func file_orb8_v1_orb8_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -148,7 +148,7 @@ func testAggregateLookups(t *testing.T, s *suite) {
 		"of a selection and a range": {
 			storage.AggregateQuery{
 				Signal: storage.SignalLookups, Since: s.minute(1), By: []string{"client.pod"}, Measures: []string{"lookups"},
-				Lookups: storage.LookupSelection{{Names: []string{"a.*"}}},
+				Lookups: storage.LookupSelection{Allow: []storage.LookupFilter{{Names: []string{"a.*"}}}},
 			},
 			[]storage.Group{{By: []string{"shop/web-0"}, Values: []uint64{1}}}, []uint64{1}, 0,
 		},

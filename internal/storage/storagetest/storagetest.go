@@ -198,6 +198,10 @@ func testSelection(t *testing.T, s *suite) {
 		"transport":          {allow(storage.Filter{Transports: []flow.Transport{flow.UDP}}), []flow.Transport{flow.UDP}},
 		"any of two":         {allow(storage.Filter{Ports: []uint16{53}}, storage.Filter{Pods: []string{"web-0"}}), []flow.Transport{flow.UDP, flow.TCP}},
 		"all of one":         {allow(storage.Filter{Ports: []uint16{53}, Pods: []string{"web-0"}}), nil},
+		"from and to":        {allow(storage.Filter{Source: storage.EndFilter{Pods: []string{"web-0"}}, Destination: storage.EndFilter{Namespaces: []string{"data"}}}), []flow.Transport{flow.TCP}},
+		"to and from":        {allow(storage.Filter{Source: storage.EndFilter{Namespaces: []string{"data"}}, Destination: storage.EndFilter{Pods: []string{"web-0"}}}), nil},
+		"DNS name":           {allow(storage.Filter{Destination: storage.EndFilter{Names: []string{"db.*"}}, Ports: []uint16{5432}}), []flow.Transport{flow.TCP}},
+		"node of either end": {allow(storage.Filter{Nodes: []string{"node-b"}}), []flow.Transport{flow.TCP}},
 		"denied":             {storage.Selection{Deny: []storage.Filter{{Ports: []uint16{53}}}}, []flow.Transport{flow.TCP}},
 	}
 	s.everywhere(t, func(t *testing.T) {
@@ -260,7 +264,8 @@ func testLookups(t *testing.T, s *suite) {
 			{storage.LookupQuery{}, all, 3},
 			{storage.LookupQuery{Limit: 1}, all[:1], 3},
 			{storage.LookupQuery{Since: s.at(2), Until: s.at(3)}, all[1:2], 1},
-			{storage.LookupQuery{Selection: storage.LookupSelection{{Names: []string{"a.*"}}}}, all[2:], 1},
+			{storage.LookupQuery{Selection: storage.LookupSelection{Allow: []storage.LookupFilter{{Names: []string{"a.*"}}}}}, all[2:], 1},
+			{storage.LookupQuery{Selection: storage.LookupSelection{Deny: []storage.LookupFilter{{Names: []string{"a.*"}}}}}, all[:2], 2},
 		} {
 			result, err := s.QueryLookups(t.Context(), tt.query)
 			require.NoError(t, err)

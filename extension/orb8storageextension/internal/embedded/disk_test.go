@@ -143,7 +143,7 @@ func ask(t testing.TB, s *Store) answers {
 		require.NoError(t, err)
 		a.Flows = append(a.Flows, r)
 	}
-	for _, q := range []storage.LookupQuery{{}, {Since: at(10), Until: at(20)}, {Selection: storage.LookupSelection{{Names: []string{"*-1.example"}}}, Limit: 2}} {
+	for _, q := range []storage.LookupQuery{{}, {Since: at(10), Until: at(20)}, {Selection: storage.LookupSelection{Allow: []storage.LookupFilter{{Names: []string{"*-1.example"}}}}, Limit: 2}} {
 		r, err := s.QueryLookups(ctx, q)
 		require.NoError(t, err)
 		a.Lookups = append(a.Lookups, r)

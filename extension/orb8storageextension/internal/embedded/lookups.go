@@ -153,7 +153,7 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 	}
 	var all []found
 	coverage, err := s.scanLookups(ctx, query.Since, query.Until, func(v *lookupView, i uint32) {
-		if len(query.Selection) > 0 {
+		if !query.Selection.Empty() {
 			if l := v.lookup(i); !query.Selection.Match(&l) {
 				return
 			}

@@ -89,7 +89,7 @@ func TestLookupQueries(t *testing.T) {
 	got, matched = names(storage.LookupQuery{Limit: 2})
 	assert.Equal(t, []string{"n49.example.com", "n48.example.com"}, got)
 	assert.Equal(t, 51, matched)
-	got, matched = names(storage.LookupQuery{Limit: 2, Selection: storage.LookupSelection{{Names: []string{"*7.example.com"}}}})
+	got, matched = names(storage.LookupQuery{Limit: 2, Selection: storage.LookupSelection{Allow: []storage.LookupFilter{{Names: []string{"*7.example.com"}}}}})
 	assert.Equal(t, []string{"n47.example.com", "n37.example.com"}, got)
 	assert.Equal(t, 5, matched)
 

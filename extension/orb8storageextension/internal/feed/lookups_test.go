@@ -22,7 +22,7 @@ func TestLookups(t *testing.T) {
 	var f Feed
 	all := f.Subscribe(storage.EventSelection{})
 	defer all.Close()
-	named := f.Subscribe(storage.EventSelection{Lookups: storage.LookupSelection{{Names: []string{"b.*"}}}})
+	named := f.Subscribe(storage.EventSelection{Lookups: storage.LookupSelection{Allow: []storage.LookupFilter{{Names: []string{"b.*"}}}}})
 	defer named.Close()
 	elsewhere := f.Subscribe(storage.EventSelection{Flows: storage.Selection{Allow: []storage.Filter{{Ports: []uint16{5353}}}}})
 	defer elsewhere.Close()
