@@ -20,7 +20,7 @@ type LookupQuery struct {
 
 // LookupResult is the answer to a LookupQuery.
 type LookupResult struct {
-	// Lookups are ordered newest first, of the same instant last arrival first.
+	// Lookups are ordered newest first, of the same instant by node, client, server, name, and what else LookupKey has.
 	Lookups []flow.Lookup
 	// Any lost event may have been a part of a lookup.
 	Coverage

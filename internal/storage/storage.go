@@ -73,7 +73,8 @@ type FlowQuery struct {
 	SeparateEnds bool
 	// Limit is the most rows to return; 0 means no limit.
 	Limit int
-	// After is the Next of an answer to the same query, which this one goes on from; empty is from the beginning.
+	// After is the Next of an answer to the same query, which this one goes on from; empty is from the beginning. What is none is
+	// an ErrCursor. Pages are of one answer where Until is set and nothing arrives late.
 	After string
 }
 
@@ -83,7 +84,8 @@ type FlowResult struct {
 	// identity where the cgroup is not known), direction, transport, addresses, ports, interface, ICMP type and code, and
 	// TCP connection. Counts are summed, Start is the first and End the last packet, TCPFlags the union, MinRTT the least;
 	// everything else is that of the newest record that has it, identities and Ended of the newest of all. Rows are ordered
-	// newest End first, then newest Start, node, source and destination, so that equal stores give equal answers.
+	// newest End first, then newest Start, node, source and destination, and what else FlowKey has, so that equal stores give equal
+	// answers.
 	Flows []Flow
 	Coverage
 }

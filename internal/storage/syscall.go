@@ -22,7 +22,8 @@ type SyscallQuery struct {
 
 // SyscallResult is the answer to a SyscallQuery.
 type SyscallResult struct {
-	// Syscalls are ordered most calls first, then by node, container and name, so that equal stores give equal answers.
+	// Syscalls are ordered most calls first, then by node, container, name, and what else SyscallKey has, so that equal stores give
+	// equal answers.
 	Syscalls []Syscall
 	Coverage
 }
@@ -54,7 +55,7 @@ type AnomalyQuery struct {
 
 // AnomalyResult is the answer to an AnomalyQuery.
 type AnomalyResult struct {
-	// Anomalies are ordered newest first, of the same instant last arrival first.
+	// Anomalies are ordered newest first, of the same instant by node, container, rule, and what else AnomalyKey has.
 	Anomalies []syscalls.Anomaly
 	// Any lost call or event may have been an anomaly.
 	Coverage

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"time"
@@ -40,6 +41,7 @@ type aggregate struct {
 	// buckets are where buckets are asked for, in no order; ended is the one in which the outcome was seen.
 	buckets []bucket
 	ended   int64
+	key     []byte
 }
 
 // bucket is what of a flow began in a bucket of time.
@@ -201,8 +203,8 @@ func (f *aggregate) allInterfaces() []string {
 	return all
 }
 
-// answer returns the newest rows that the query selects, at most its limit unless that is 0, and how many it selects.
-func (a *aggregation) answer(query *storage.FlowQuery) ([]storage.Flow, int) {
+// answer returns the rows of a query's page, what to go on from, and how many rows it selects.
+func (a *aggregation) answer(query *storage.FlowQuery) (rows []storage.Flow, next string, matched int, err error) {
 	order := make([]*aggregate, 0, len(a.flows))
 	s := selector{selection: &query.Selection, joined: !query.SeparateEnds}
 	for i := range a.flows {
@@ -210,12 +212,14 @@ func (a *aggregation) answer(query *storage.FlowQuery) ([]storage.Flow, int) {
 			order = append(order, &a.flows[i])
 		}
 	}
-	slices.SortStableFunc(order, compare)
-	matched := len(order)
-	if query.Limit > 0 {
-		order = order[:min(query.Limit, len(order))]
+	slices.SortFunc(order, compare)
+	matched = len(order)
+	from, to, next, err := storage.Page(storage.SignalFlows, matched, func(i int) []byte { return order[i].orderKey() }, query.After, query.Limit)
+	if err != nil {
+		return nil, "", 0, err
 	}
-	rows := make([]storage.Flow, len(order))
+	order = order[from:to]
+	rows = make([]storage.Flow, len(order))
 	for i, f := range order {
 		f.record(&rows[i].Record)
 		if f.far != nil {
@@ -223,7 +227,7 @@ func (a *aggregation) answer(query *storage.FlowQuery) ([]storage.Flow, int) {
 			f.far.record(rows[i].Other)
 		}
 	}
-	return rows, matched
+	return rows, next, matched, nil
 }
 
 // groups adds the flows that a selection has joined rows for.
@@ -285,13 +289,15 @@ func compare(a, b *aggregate) int {
 	if c := cmp.Or(cmp.Compare(b.end, a.end), cmp.Compare(b.start, a.start)); c != 0 {
 		return c
 	}
-	// Rare enough that it may evaluate everything.
-	x, y := a.newest(), b.newest()
-	return cmp.Or(
-		cmp.Compare(a.nodeName(), b.nodeName()),
-		slices.Compare(x.source[:], y.source[:]),
-		cmp.Compare(x.sourcePort, y.sourcePort),
-		slices.Compare(x.destination[:], y.destination[:]),
-		cmp.Compare(x.destinationPort, y.destinationPort),
-	)
+	return bytes.Compare(a.orderKey(), b.orderKey())
+}
+
+// orderKey is made when it is asked for, which is rare, and kept: where instants are coarse, many rows have the same.
+func (f *aggregate) orderKey() []byte {
+	if f.key == nil {
+		var r flow.Record
+		f.record(&r)
+		f.key = storage.FlowKey(&r)
+	}
+	return f.key
 }

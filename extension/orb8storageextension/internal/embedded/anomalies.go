@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -134,13 +135,17 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 	if err != nil {
 		return storage.AnomalyResult{}, err
 	}
-	slices.Reverse(all)
-	slices.SortStableFunc(all, func(a, b syscalls.Anomaly) int { return cmp.Compare(b.Time.UnixNano(), a.Time.UnixNano()) })
+	slices.SortFunc(all, func(a, b syscalls.Anomaly) int {
+		if c := cmp.Compare(b.Time.UnixNano(), a.Time.UnixNano()); c != 0 {
+			return c
+		}
+		return bytes.Compare(storage.AnomalyKey(&a), storage.AnomalyKey(&b))
+	})
 	coverage.Matched = len(all)
-	if query.Limit > 0 {
-		all = all[:min(query.Limit, len(all))]
-	}
-	return storage.AnomalyResult{Anomalies: all, Coverage: coverage}, nil
+	keyOf := func(i int) []byte { return storage.AnomalyKey(&all[i]) }
+	var first, end int
+	first, end, coverage.Next, err = storage.Page(storage.SignalAnomalies, len(all), keyOf, query.After, query.Limit)
+	return storage.AnomalyResult{Anomalies: all[first:end], Coverage: coverage}, err
 }
 
 // scanAnomalies hands the anomalies of a range to a function.

@@ -71,7 +71,7 @@ func TestAnomalyQueries(t *testing.T) {
 		return messages, result.Matched
 	}
 	got, matched := messages(storage.AnomalyQuery{Since: at(24), Until: at(26)})
-	assert.Equal(t, []string{"late", "sh opened a file at 25", "sh opened a file at 24"}, got, "of one instant the last arrival first; until is not in the range")
+	assert.Equal(t, []string{"late", "sh opened a file at 25", "sh opened a file at 24"}, got, "until is not in the range")
 	assert.Equal(t, 3, matched)
 	got, matched = messages(storage.AnomalyQuery{Limit: 1, Selection: storage.AnomalySelection{Deny: []storage.AnomalyFilter{{MinSeverity: syscalls.SeverityCritical}}}})
 	assert.Equal(t, []string{"late"}, got)

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -42,24 +43,23 @@ type callSum struct {
 
 // callAggregation sums the rows of many chunks.
 type callAggregation struct {
-	since, until int64
-	index        map[caller]int
-	callers      []callerSum
-	calls        map[syscalls.Call]uint32
+	index   map[caller]int
+	callers []callerSum
+	calls   map[syscalls.Call]uint32
 }
 
-func newCallAggregation(since, until int64) *callAggregation {
-	return &callAggregation{since: since, until: until, index: map[caller]int{}, calls: map[syscalls.Call]uint32{}}
+func newCallAggregation() *callAggregation {
+	return &callAggregation{index: map[caller]int{}, calls: map[syscalls.Call]uint32{}}
 }
 
-func (a *callAggregation) add(v *countsView) {
+func (a *callAggregation) add(v *countsView, since, until int64) {
 	calls := translate(v.calls, a.calls)
 	// A chunk has many rows of the same few callers: hashing an identity for each would take longer than all the rest.
 	type place struct{ node, identity uint32 }
 	places := map[place]int{}
 	for i := range v.rows {
 		r := &v.rows[i]
-		if r.end <= a.since || r.start >= a.until {
+		if r.end <= since || r.start >= until {
 			continue
 		}
 		where := place{r.node, r.identity}
@@ -109,13 +109,12 @@ func (c *callerSum) add(v *countsView, r *countsRow, calls []uint32) {
 	}
 }
 
-// answer returns the rows that the query selects in their order, at most its limit unless that is 0, and how many it selects.
-func (a *callAggregation) answer(query *storage.SyscallQuery) ([]storage.Syscall, int) {
+// answer returns the rows that the query selects in their order, those of its page, what to go on from, and how many it selects.
+func (a *callAggregation) answer(query *storage.SyscallQuery) (rows []storage.Syscall, next string, matched int, err error) {
 	byIndex := make([]syscalls.Call, len(a.calls))
 	for call, at := range a.calls {
 		byIndex[at] = call
 	}
-	var rows []storage.Syscall
 	for i := range a.callers {
 		c := &a.callers[i]
 		for at := range c.calls {
@@ -130,11 +129,9 @@ func (a *callAggregation) answer(query *storage.SyscallQuery) ([]storage.Syscall
 		}
 	}
 	slices.SortFunc(rows, compareSyscalls)
-	matched := len(rows)
-	if query.Limit > 0 {
-		rows = rows[:min(query.Limit, matched)]
-	}
-	return rows, matched
+	from, to, next, err := storage.Page(storage.SignalSyscalls, len(rows), func(i int) []byte { return storage.SyscallKey(&rows[i]) },
+		query.After, query.Limit)
+	return rows[from:to], next, len(rows), err
 }
 
 // compareSyscalls orders rows as storage.SyscallResult promises.
@@ -142,12 +139,7 @@ func compareSyscalls(a, b storage.Syscall) int {
 	if c := cmp.Compare(b.Calls, a.Calls); c != 0 {
 		return c
 	}
-	x, y := &a.Identity, &b.Identity
-	return cmp.Or(
-		cmp.Compare(a.Node, b.Node), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Pod, y.Pod), cmp.Compare(x.Container, y.Container),
-		cmp.Compare(x.Cgroup, y.Cgroup), cmp.Compare(x.CgroupID, y.CgroupID),
-		cmp.Compare(a.Call.Name(), b.Call.Name()), cmp.Compare(a.Call.ABI, b.Call.ABI),
-	)
+	return bytes.Compare(storage.SyscallKey(&a), storage.SyscallKey(&b))
 }
 
 // QuerySyscalls answers a query; see storage.Reader.
@@ -157,21 +149,16 @@ func (s *Store) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (
 		return storage.SyscallResult{}, err
 	}
 	defer done()
-	var a *callAggregation
+	a := newCallAggregation()
 	coverage, err := s.scanCounts(ctx, query.Since, query.Until, func(v *countsView, since, until int64) {
-		if a == nil {
-			a = newCallAggregation(since, until)
-		}
-		a.add(v)
+		a.add(v, since, until)
 	})
 	if err != nil {
 		return storage.SyscallResult{}, err
 	}
 	result := storage.SyscallResult{Coverage: coverage}
-	if a != nil {
-		result.Syscalls, result.Matched = a.answer(&query)
-	}
-	return result, nil
+	result.Syscalls, result.Next, result.Matched, err = a.answer(&query)
+	return result, err
 }
 
 // scanCounts hands the counts of a range, among others that are near it, to a function.

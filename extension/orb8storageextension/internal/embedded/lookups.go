@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"net/netip"
@@ -164,11 +165,22 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 		return storage.LookupResult{}, err
 	}
 	coverage.Matched = len(all)
-	slices.Reverse(all)
-	slices.SortStableFunc(all, func(a, b found) int { return cmp.Compare(b.time, a.time) })
-	if query.Limit > 0 {
-		all = all[:min(query.Limit, len(all))]
+	keyOf := func(f found) []byte {
+		l := f.view.lookup(f.row)
+		return storage.LookupKey(&l)
 	}
+	slices.SortFunc(all, func(a, b found) int {
+		if c := cmp.Compare(b.time, a.time); c != 0 {
+			return c
+		}
+		return bytes.Compare(keyOf(a), keyOf(b))
+	})
+	var first, end int
+	first, end, coverage.Next, err = storage.Page(storage.SignalLookups, len(all), func(i int) []byte { return keyOf(all[i]) }, query.After, query.Limit)
+	if err != nil {
+		return storage.LookupResult{}, err
+	}
+	all = all[first:end]
 	result := storage.LookupResult{Lookups: make([]flow.Lookup, len(all)), Coverage: coverage}
 	for i, f := range all {
 		result.Lookups[i] = f.view.lookup(f.row)

@@ -84,7 +84,7 @@ func TestLookupQueries(t *testing.T) {
 		return names, result.Matched
 	}
 	got, matched := names(storage.LookupQuery{Since: at(24), Until: at(26)})
-	assert.Equal(t, []string{"late.example.com", "n25.example.com", "n24.example.com"}, got, "of one instant the last arrival first; until is not in the range")
+	assert.Equal(t, []string{"late.example.com", "n25.example.com", "n24.example.com"}, got, "until is not in the range")
 	assert.Equal(t, 3, matched)
 	got, matched = names(storage.LookupQuery{Limit: 2})
 	assert.Equal(t, []string{"n49.example.com", "n48.example.com"}, got)

@@ -23,8 +23,8 @@ func (s *Store) QueryFlows(ctx context.Context, query storage.FlowQuery) (storag
 		return storage.FlowResult{}, err
 	}
 	result := storage.FlowResult{Coverage: coverage}
-	result.Flows, result.Matched = a.answer(&query)
-	return result, nil
+	result.Flows, result.Next, result.Matched, err = a.answer(&query)
+	return result, err
 }
 
 // sumFlows sums the records of a range to flows, of which a selection wants some; bucket is as in storage.AggregateQuery.
