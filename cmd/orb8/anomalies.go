@@ -14,16 +14,15 @@ import (
 )
 
 func newAnomaliesCommand(a *app) *cobra.Command {
-	req := &orb8v1.QueryAnomaliesRequest{Limit: defaultLimit}
-	output := outputTable
+	req := &orb8v1.QueryAnomaliesRequest{}
+	limit, output := uint32(defaultLimit), outputTable
 	cmd := &cobra.Command{
 		Use:   "anomalies",
 		Short: "Show system calls that are not what their workload does",
 		Long: `Shows anomalies, newest first: a system call that a workload never made while it was learned, one that
 is dangerous by itself, or one that is made far more often than before.
 
-A filter flag may be repeated and takes several values between commas: any of them may match. Of
-different flags all must match.`,
+` + filterHelp,
 		Example: `  # What is worth waking somebody
   orb8 anomalies --severity critical --since 1d
 
@@ -32,41 +31,50 @@ different flags all must match.`,
 		Args: noArgs,
 	}
 	cmd.Flags().SortFlags = false
-	addRangeFlags(cmd, a, "anomalies", &req.Since, &req.Until, &req.Limit)
-	filter := addAnomalyFlags(cmd)
+	addRangeFlags(cmd, a, "anomalies", &req.Since, &req.Until, &limit)
+	filter := addAnomalyFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkRange(req); err != nil {
+		if err := filter.check(); err != nil {
 			return err
 		}
-		req.Allow = allowAnomalies(filter)
-		return a.queryAnomalies(cmd, req, output)
+		req.Allow, req.Deny = filter.allow.anomalies(), denied(filter, (*choice).anomalies)
+		return a.queryAnomalies(cmd, req, limit, output)
 	}
 	return cmd
 }
 
-func (a *app) queryAnomalies(cmd *cobra.Command, req *orb8v1.QueryAnomaliesRequest, output string) error {
-	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QueryAnomalies, req)
+func (a *app) queryAnomalies(cmd *cobra.Command, req *orb8v1.QueryAnomaliesRequest, limit uint32, output string) error {
+	reply, err := ask(cmd, a, question[orb8v1.QueryAnomaliesRequest, orb8v1.QueryAnomaliesResponse]{
+		noun: "anomaly", nouns: "anomalies", method: orb8v1connect.OrbitServiceClient.QueryAnomalies,
+		layout: a.anomalyLayout(func(rows []row) string { return layoutFor(rows, a.now()) }),
+		page:   func(limit uint32, token string) { req.Limit, req.PageToken = limit, token },
+		rows: func(reply *orb8v1.QueryAnomaliesResponse) []row {
+			rows := make([]row, len(reply.GetAnomalies()))
+			for i, n := range reply.GetAnomalies() {
+				rows[i] = row{time: n.GetTime().AsTime(), anomaly: n}
+			}
+			return rows
+		},
+	}, req, limit, output)
 	if err != nil {
 		return err
 	}
-	rows := make([]row, len(reply.GetAnomalies()))
-	for i, n := range reply.GetAnomalies() {
-		rows[i] = row{time: n.GetTime().AsTime(), anomaly: n}
-	}
-	columns := anomalyColumns(layoutFor(rows, a.now()), a.now().Location())
-	if output == outputWide {
-		columns = wideAnomalyColumns(a.now().Location())
-	}
-	if err := printRows(cmd, rows, output, columns); err != nil {
-		return err
-	}
 	w := cmd.ErrOrStderr()
-	reportCounts(w, "anomaly", "anomalies", len(rows), req, reply)
 	reportLostCalls(w, reply, "nobody knows whether one was an anomaly")
 	reportLostEvents(w, reply, "anomalies may be missing")
 	reportGaps(w, "anomalies", req, reply)
 	return nil
+}
+
+// anomalyLayout is that of anomalies; when is the layout of their times in a table that is not wide.
+func (a *app) anomalyLayout(when func([]row) string) layout {
+	return layout{example: jsonAnomaly{}, columns: func(rows []row, wide bool) []column {
+		if wide {
+			return wideAnomalyColumns(a.now().Location())
+		}
+		return anomalyColumns(when(rows), a.now().Location())
+	}}
 }
 
 func newTraceAnomalyCommand(a *app) *cobra.Command {
@@ -82,43 +90,18 @@ Filter flags are those of "orb8 anomalies".`,
 		Args: noArgs,
 	}
 	cmd.Flags().SortFlags = false
-	filter := addAnomalyFlags(cmd)
+	filter := addAnomalyFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		columns := anomalyColumns(eventLayout, a.now().Location())
-		if output == outputWide {
-			columns = wideAnomalyColumns(a.now().Location())
+		if err := filter.check(); err != nil {
+			return err
 		}
 		return a.stream(cmd, &orb8v1.StreamEventsRequest{
-			Anomalies: allowAnomalies(filter), Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_ANOMALY},
-		}, output, columns)
+			Anomalies: filter.allow.anomalies(), DenyAnomalies: denied(filter, (*choice).anomalies),
+			Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_ANOMALY},
+		}, output, a.anomalyLayout(func([]row) string { return eventLayout }))
 	}
 	return cmd
-}
-
-// addAnomalyFlags gives a command the flags that choose anomalies. It returns the filter that they fill.
-func addAnomalyFlags(cmd *cobra.Command) *orb8v1.AnomalyFilter {
-	f := &orb8v1.AnomalyFilter{}
-	flags := cmd.Flags()
-	flags.Func("severity", "only anomalies of this `SEVERITY` or a graver one: "+anyOf(severityNames()), func(s string) (err error) {
-		f.MinSeverity, err = parseSeverity(s)
-		return err
-	})
-	flags.Func("rule", "only anomalies that this `RULE` found", each(&f.Rules, parseName))
-	complete(cmd, "severity", severityNames())
-	f.Syscall = addSyscallFlags(cmd)
-	return f
-}
-
-// allowAnomalies is the filter as a request wants it: no filter at all when no flag was given.
-func allowAnomalies(f *orb8v1.AnomalyFilter) []*orb8v1.AnomalyFilter {
-	out := &orb8v1.AnomalyFilter{MinSeverity: f.MinSeverity, Rules: f.Rules}
-	if calls := allowSyscalls(f.Syscall); calls != nil {
-		out.Syscall = calls[0]
-	} else if f.MinSeverity == orb8v1.Severity_SEVERITY_UNSPECIFIED && len(f.Rules) == 0 {
-		return nil
-	}
-	return []*orb8v1.AnomalyFilter{out}
 }
 
 func severityNames() []string { return []string{"info", "warning", "critical"} }

@@ -11,61 +11,76 @@ import (
 )
 
 func newDNSCommand(a *app) *cobra.Command {
-	req := &orb8v1.QueryDnsRequest{Limit: defaultLimit}
-	output := outputTable
+	req := &orb8v1.QueryDnsRequest{}
+	limit, output := uint32(defaultLimit), outputTable
 	cmd := &cobra.Command{
 		Use:   "dns",
 		Short: "Show DNS lookups: who asked for what, and what came of it",
 		Long: `Shows DNS lookups, newest first. Where both client and server are observed, each has a row: DIR is out
 at the client and in at the server. LATENCY is the time from the first query to the response.
 
-A filter flag may be repeated and takes several values between commas: any of them may match. Of
-different flags all must match.`,
+A lookup is a flow from client to server: that is what --from, --to, --pod and the like mean here.
+
+` + filterHelp + `
+
+` + endHelp,
 		Example: `  # What failed in the last five minutes
   orb8 dns --since 5m --rcode SERVFAIL,NXDOMAIN,timeout
 
   # Who looks up names of one domain, and what they get
   orb8 dns --name '*.example.com' -o jsonl | jq '{client: .client.pod, name, answers: [.answers[].data]}'
 
+  # What is asked of any resolver but the cluster's own
+  orb8 dns --not --to svc/kube-system/kube-dns
+
   # The slowest lookups of a pod
   orb8 dns --pod shop/cart-0 --direction egress --limit 0 -o jsonl | jq -s 'sort_by(-.latency)[:10][]'`,
 		Args: noArgs,
 	}
 	cmd.Flags().SortFlags = false
-	addRangeFlags(cmd, a, "lookups", &req.Since, &req.Until, &req.Limit)
-	filter := addDNSFlags(cmd)
+	addRangeFlags(cmd, a, "lookups", &req.Since, &req.Until, &limit)
+	filter := addLookupFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkRange(req); err != nil {
+		if err := filter.check(); err != nil {
 			return err
 		}
-		req.Allow = allowDNS(filter)
-		return a.queryDNS(cmd, req, output)
+		req.Allow, req.Deny = filter.allow.lookups(), denied(filter, (*choice).lookups)
+		return a.queryDNS(cmd, req, limit, output)
 	}
 	return cmd
 }
 
-func (a *app) queryDNS(cmd *cobra.Command, req *orb8v1.QueryDnsRequest, output string) error {
-	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QueryDns, req)
+func (a *app) queryDNS(cmd *cobra.Command, req *orb8v1.QueryDnsRequest, limit uint32, output string) error {
+	reply, err := ask(cmd, a, question[orb8v1.QueryDnsRequest, orb8v1.QueryDnsResponse]{
+		noun: "lookup", method: orb8v1connect.OrbitServiceClient.QueryDns,
+		layout: a.lookupLayout(func(rows []row) []column { return lookupColumns(rows, a.now()) }),
+		page:   func(limit uint32, token string) { req.Limit, req.PageToken = limit, token },
+		rows: func(reply *orb8v1.QueryDnsResponse) []row {
+			rows := make([]row, len(reply.GetLookups()))
+			for i, l := range reply.GetLookups() {
+				rows[i] = lookupRow(l)
+			}
+			return rows
+		},
+	}, req, limit, output)
 	if err != nil {
 		return err
 	}
-	rows := make([]row, len(reply.GetLookups()))
-	for i, l := range reply.GetLookups() {
-		rows[i] = lookupRow(l)
-	}
-	columns := lookupColumns(rows, a.now())
-	if output == outputWide {
-		columns = wideLookupColumns(a.now().Location())
-	}
-	if err := printRows(cmd, rows, output, columns); err != nil {
-		return err
-	}
 	w := cmd.ErrOrStderr()
-	reportCount(w, "lookup", len(rows), req, reply)
 	reportLostEvents(w, reply, "lookups may be missing")
 	reportGaps(w, "lookups", req, reply)
 	return nil
+}
+
+// lookupLayout is that of lookups, with the columns of a table that is not wide.
+func (a *app) lookupLayout(narrow func([]row) []column) layout {
+	return layout{example: jsonLookup{}, columns: func(rows []row, wide bool) []column {
+		if wide {
+			return wideLookupColumns(a.now().Location())
+		}
+		return narrow(rows)
+	}}
 }
 
 func newTraceDNSCommand(a *app) *cobra.Command {
@@ -85,42 +100,17 @@ Filter flags are those of "orb8 dns".`,
 		Args: noArgs,
 	}
 	cmd.Flags().SortFlags = false
-	filter := addDNSFlags(cmd)
+	filter := addLookupFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		columns := traceLookupColumns(a.now().Location())
-		if output == outputWide {
-			columns = wideLookupColumns(a.now().Location())
+		if err := filter.check(); err != nil {
+			return err
 		}
 		return a.stream(cmd, &orb8v1.StreamEventsRequest{
-			Dns: allowDNS(filter), Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_DNS},
-		}, output, columns)
+			Dns: filter.allow.lookups(), DenyDns: denied(filter, (*choice).lookups), Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_DNS},
+		}, output, a.lookupLayout(func([]row) []column { return traceLookupColumns(a.now().Location()) }))
 	}
 	return cmd
-}
-
-// addDNSFlags gives a command the flags that choose lookups. It returns the filter that they fill.
-func addDNSFlags(cmd *cobra.Command) *orb8v1.DnsFilter {
-	f := &orb8v1.DnsFilter{}
-	flags := cmd.Flags()
-	flags.Func("name", "only lookups of this `NAME`; * stands for any letters", each(&f.Names, parseName))
-	flags.Func("type", "only lookups of this `TYPE`: A, AAAA, PTR, SRV, ...", each(&f.Types, parseWord))
-	flags.Func("rcode", "only lookups with this response `CODE`: NOERROR, NXDOMAIN, SERVFAIL, ..., or timeout", each(&f.Rcodes, parseWord))
-	complete(cmd, "type", []string{"A", "AAAA", "CNAME", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "TXT"})
-	complete(cmd, "rcode", []string{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "timeout"})
-	f.Flow = addEndFlags(cmd)
-	return f
-}
-
-// allowDNS is the filter as a request wants it: no filter at all when no flag was given.
-func allowDNS(f *orb8v1.DnsFilter) []*orb8v1.DnsFilter {
-	out := &orb8v1.DnsFilter{Names: f.Names, Types: f.Types, Rcodes: f.Rcodes}
-	if !isEmpty(f.Flow) {
-		out.Flow = f.Flow
-	} else if len(f.Names)+len(f.Types)+len(f.Rcodes) == 0 {
-		return nil
-	}
-	return []*orb8v1.DnsFilter{out}
 }
 
 // parseWord takes what may be the name of a type or a response code: there are more of them than one knows.

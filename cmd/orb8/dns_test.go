@@ -78,6 +78,7 @@ func TestGoldenDNS(t *testing.T) {
 		"dns.txt":            {[]string{"dns"}, 0},
 		"dns_wide.txt":       {[]string{"dns", "-o", "wide"}, 0},
 		"dns.json":           {[]string{"dns", "-o", "json"}, 0},
+		"dns.csv":            {[]string{"dns", "-o", "csv"}, 0},
 		"dns.jsonl":          {[]string{"dns", "-o", "jsonl"}, 0},
 		"trace_dns.txt":      {[]string{"trace", "dns"}, exitFailed},
 		"trace_dns_wide.txt": {[]string{"trace", "dns", "-o", "wide"}, exitFailed},
@@ -102,6 +103,14 @@ func TestDNSAsks(t *testing.T) {
 		"--pod cart --direction out": {Limit: 100, Allow: []*orb8v1.DnsFilter{{
 			Flow: &orb8v1.FlowFilter{Pods: []string{"cart"}, Directions: []orb8v1.Direction{orb8v1.Direction_DIRECTION_EGRESS}},
 		}}},
+		"--from shop/,10.0.0.0/8 --rcode timeout --not --name *.local": {
+			Limit: 100,
+			Allow: []*orb8v1.DnsFilter{
+				{Flow: &orb8v1.FlowFilter{Source: &orb8v1.EndpointFilter{Namespaces: []string{"shop"}}}, Rcodes: []string{"timeout"}},
+				{Flow: &orb8v1.FlowFilter{Source: &orb8v1.EndpointFilter{Ips: []string{"10.0.0.0/8"}}}, Rcodes: []string{"timeout"}},
+			},
+			Deny: []*orb8v1.DnsFilter{{Names: []string{"*.local"}}},
+		},
 	}
 	for args, want := range tests {
 		t.Run(args, func(t *testing.T) {
@@ -115,10 +124,12 @@ func TestDNSAsks(t *testing.T) {
 
 func TestTraceDNSAsks(t *testing.T) {
 	collector := &fakeCollector{stream: sendingLookups}
-	orb8(t, collector.serve(t), "trace", "dns", "--name", "db", "--port", "5353")
+	orb8(t, collector.serve(t), "trace", "dns", "--name", "db", "--port", "5353", "--not", "--rcode", "NOERROR")
 	want := &orb8v1.StreamEventsRequest{
 		Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_DNS},
 		Dns:   []*orb8v1.DnsFilter{{Names: []string{"db"}, Flow: &orb8v1.FlowFilter{Ports: []uint32{5353}}}},
+
+		DenyDns: []*orb8v1.DnsFilter{{Rcodes: []string{"NOERROR"}}},
 	}
 	assert.True(t, proto.Equal(want, collector.streamed), "want %v, got %v", want, collector.streamed)
 }
@@ -132,7 +143,7 @@ func TestDNSRefuses(t *testing.T) {
 		"dns --outcome refused":     "unknown flag: --outcome",
 		"dns www.example.com":       `"orb8 dns" takes no argument, not "www.example.com"`,
 		"trace dns --since 5m":      "unknown flag: --since",
-		"trace dns --output yaml":   "use table, wide, json or jsonl",
+		"trace dns --output yaml":   "use table, wide, json, jsonl or csv",
 	} {
 		t.Run(args, func(t *testing.T) {
 			got := orb8(t, "127.0.0.1:1", strings.Fields(args)...)
@@ -191,7 +202,7 @@ func TestDNSLinesFit(t *testing.T) {
 		l.Answers = append(l.Answers, &orb8v1.DnsAnswer{Type: "TXT", Data: text(300)})
 		var out strings.Builder
 		rows := []row{lookupRow(l)}
-		require.NoError(t, writeRows(&out, rows, outputTable, lookupColumns(rows, testNow()), screen{width: defaultWidth}))
+		require.NoError(t, writeTable(&out, rows, lookupColumns(rows, testNow())))
 		for line := range strings.Lines(out.String()) {
 			require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), defaultWidth, line)
 			require.NotContains(t, line, "\x1b")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -110,8 +111,13 @@ func (f *fakeCollector) StreamEvents(ctx context.Context, req *connect.Request[o
 // serve starts the collector on loopback and returns its HOST:PORT.
 func (f *fakeCollector) serve(t testing.TB) string {
 	t.Helper()
+	return serveHandler(t, f)
+}
+
+func serveHandler(t testing.TB, handler orb8v1connect.OrbitServiceHandler) string {
+	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle(orb8v1connect.NewOrbitServiceHandler(f))
+	mux.Handle(orb8v1connect.NewOrbitServiceHandler(handler))
 	server := httptest.NewUnstartedServer(mux)
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
@@ -133,6 +139,13 @@ func orb8(t testing.TB, agent string, args ...string) result {
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), &app{agent: agent, now: testNow}, args, &stdout, &stderr)
 	return result{code, stdout.String(), stderr.String()}
+}
+
+// writeTable writes rows as a table of 80 columns.
+func writeTable(w io.Writer, rows []row, columns []column) error {
+	t := &tableWriter{w: w, screen: screen{width: defaultWidth}, rows: rows}
+	t.layout.columns = func([]row, bool) []column { return columns }
+	return t.end()
 }
 
 // assertGolden compares with testdata/name, or writes it with -update.

@@ -13,44 +13,6 @@ import (
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 )
 
-// addFilterFlags gives a command the flags that choose flows. It returns the filter that they fill.
-func addFilterFlags(cmd *cobra.Command) *orb8v1.FlowFilter {
-	f := addEndFlags(cmd)
-	cmd.Flags().Func("outcome", "only TCP connections that ended with this `OUTCOME`: "+anyOf(outcomeNames()), each(&f.Outcomes, parseOutcome))
-	complete(cmd, "outcome", outcomeNames())
-	return f
-}
-
-// addEndFlags gives a command the flags that choose by who talks to whom.
-func addEndFlags(cmd *cobra.Command) *orb8v1.FlowFilter {
-	f := &orb8v1.FlowFilter{}
-	flags := cmd.Flags()
-	flags.Func("pod", "only flows of this `POD` or NAMESPACE/POD, at either end", each(&f.Pods, parseName))
-	flags.Func("namespace", "only flows of this Kubernetes `NAMESPACE`, at either end", each(&f.Namespaces, parseName))
-	flags.Func("container", "only flows of this container `NAME` or id (its first 4 digits or more), at either end",
-		each(&f.Containers, parseName))
-	flags.Func("ip", "only flows of this `ADDRESS` or CIDR prefix, at either end", each(&f.Ips, parseIP))
-	flags.Func("port", "only flows of this `PORT`, at either end", each(&f.Ports, parsePort))
-	flags.Func("protocol", "only flows of this `PROTOCOL`: "+strings.Join(protocolNames(), ", ")+" or a number",
-		each(&f.Protocols, parseProtocol))
-	flags.Func("direction", "only flows of this `DIRECTION`: ingress, egress or transit", each(&f.Directions, parseDirection))
-	complete(cmd, "protocol", protocolNames())
-	complete(cmd, "direction", []string{"ingress", "egress", "transit"})
-	return f
-}
-
-// allow is the filter as a request wants it: no filter at all when no flag was given.
-func allow(f *orb8v1.FlowFilter) []*orb8v1.FlowFilter {
-	if isEmpty(f) {
-		return nil
-	}
-	return []*orb8v1.FlowFilter{f}
-}
-
-func isEmpty(f *orb8v1.FlowFilter) bool {
-	return len(f.Pods)+len(f.Namespaces)+len(f.Containers)+len(f.Ips)+len(f.Ports)+len(f.Protocols)+len(f.Directions)+len(f.Outcomes) == 0
-}
-
 // each makes the setter of a flag that may be repeated and takes several values between commas.
 func each[T any](dst *[]T, parse func(string) (T, error)) func(string) error {
 	return func(list string) error {

@@ -14,10 +14,11 @@ import (
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 )
 
-func parseFilter(args ...string) (*orb8v1.FlowFilter, error) {
+func parseFilter(args ...string) ([]*orb8v1.FlowFilter, error) {
 	cmd := &cobra.Command{}
-	f := addFilterFlags(cmd)
-	return f, cmd.ParseFlags(args)
+	f := addFlowFilters(cmd, &app{})
+	err := cmd.ParseFlags(args)
+	return f.allow.flows(), err
 }
 
 func TestFilterFlags(t *testing.T) {
@@ -27,9 +28,24 @@ func TestFilterFlags(t *testing.T) {
 		args string
 		want *orb8v1.FlowFilter
 	}{
-		{"none", "", &orb8v1.FlowFilter{}},
+		{"none", "", nil},
 		{"pod", "--pod cart-0 --pod shop/cart-1,web", &orb8v1.FlowFilter{Pods: []string{"cart-0", "shop/cart-1", "web"}}},
 		{"namespace", "--namespace shop,kube-system", &orb8v1.FlowFilter{Namespaces: []string{"shop", "kube-system"}}},
+		{"workload", "--workload cart,shop/db", &orb8v1.FlowFilter{Workloads: []string{"cart", "shop/db"}}},
+		{"service", "--service cart --service shop/db", &orb8v1.FlowFilter{Services: []string{"cart", "shop/db"}}},
+		{
+			"label", "--label app=web,tier!=cache -l env",
+			&orb8v1.FlowFilter{Labels: []string{"app=web,tier!=cache", "env"}},
+		},
+		{"name", "--name *.example.com,db", &orb8v1.FlowFilter{Names: []string{"*.example.com", "db"}}},
+		{"node", "--node a,b", &orb8v1.FlowFilter{Nodes: []string{"a", "b"}}},
+		{
+			"from and to", "--from shop/ --to svc/shop/db:5432 --port 5432",
+			&orb8v1.FlowFilter{
+				Source:      &orb8v1.EndpointFilter{Namespaces: []string{"shop"}},
+				Destination: &orb8v1.EndpointFilter{Services: []string{"shop/db"}, Ports: []uint32{5432}}, Ports: []uint32{5432},
+			},
+		},
 		{"container", "--container nginx,c0ffee", &orb8v1.FlowFilter{Containers: []string{"nginx", "c0ffee"}}},
 		{
 			"ip", "--ip 10.0.0.1,10.0.0.0/8 --ip FD00:0::1,::/0",
@@ -53,12 +69,12 @@ func TestFilterFlags(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := parseFilter(strings.Fields(tt.args)...)
 			require.NoError(t, err)
-			assert.True(t, proto.Equal(tt.want, got), "want %v, got %v", tt.want, got)
-			if tt.args == "" {
-				assert.Empty(t, allow(got))
-			} else {
-				assert.Equal(t, []*orb8v1.FlowFilter{got}, allow(got))
+			if tt.want == nil {
+				assert.Empty(t, got)
+				return
 			}
+			require.Len(t, got, 1)
+			assert.True(t, proto.Equal(tt.want, got[0]), "want %v, got %v", tt.want, got[0])
 		})
 	}
 }
@@ -66,7 +82,11 @@ func TestFilterFlags(t *testing.T) {
 func TestFilterFlagsRefuse(t *testing.T) {
 	// Each error names the flag, the value and what is allowed.
 	tests := []struct{ flag, value, allowed string }{
-		{"pod", "", "must not be empty"},
+		{"pod", "", "use NAME or NAMESPACE/NAME"},
+		{"service", "/db", "use NAME or NAMESPACE/NAME"},
+		{"workload", "shop/", "use NAME or NAMESPACE/NAME"},
+		{"label", " ", "a selector must not be empty"},
+		{"name", "", "must not be empty"},
 		{"namespace", "a,", "must not be empty"},
 		{"container", ",", "must not be empty"},
 		{"ip", "10.0.0", "an address such as 10.0.0.7 or fe80::1, or a prefix such as 10.0.0.0/8"},
@@ -134,4 +154,13 @@ func FuzzFilterValues(f *testing.F) {
 			assert.NotContains(t, names, "")
 		}
 	})
+}
+
+func fuzzedFilters(args []string) (*filters, error) {
+	cmd := &cobra.Command{SilenceErrors: true, SilenceUsage: true}
+	f := addFlowFilters(cmd, &app{})
+	if err := cmd.ParseFlags(args); err != nil {
+		return nil, err
+	}
+	return f, f.check()
 }

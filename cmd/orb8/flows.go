@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"fmt"
-	"io"
-
 	"github.com/spf13/cobra"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
@@ -13,18 +9,9 @@ import (
 
 const defaultLimit = 100
 
-const (
-	outputTable = "table"
-	outputWide  = "wide"
-	outputJSON  = "json"
-	outputJSONL = "jsonl"
-)
-
-func rowOutputs() []string { return []string{outputTable, outputWide, outputJSON, outputJSONL} }
-
 func newFlowsCommand(a *app) *cobra.Command {
-	req := &orb8v1.QueryFlowsRequest{Limit: defaultLimit}
-	output := outputTable
+	req := &orb8v1.QueryFlowsRequest{}
+	limit, output := uint32(defaultLimit), outputTable
 	follow, ends := false, false
 	cmd := &cobra.Command{
 		Use:   "flows",
@@ -33,80 +20,80 @@ func newFlowsCommand(a *app) *cobra.Command {
 layer-3 bytes and packets are packets as on the wire.
 
 Where both ends of a connection were seen, tables show one row a direction, counted at the client, and
-json shows a row for each end; --ends and --ends=false ask for the other.
+json and csv show a row for each end; --ends and --ends=false ask for the other.
 
-A filter flag may be repeated and takes several values between commas: any of them may match. Of
-different flags all must match. Sums are of the chosen time range only.`,
+` + filterHelp + ` Sums are of the chosen time range only.
+
+` + endHelp,
 		Example: `  # The last five minutes of one pod, busiest first
   orb8 flows --since 5m --pod shop/cart-0 --limit 0 -o jsonl | jq -s 'sort_by(-.bytes)[]'
 
   # DNS over UDP and TCP, as it comes
   orb8 flows --follow --port 53 --protocol udp,tcp
 
+  # From one namespace to a Service, but not to its metrics port
+  orb8 flows --from shop/ --to svc/shop/db --not --port 9187
+
   # Who reached this network yesterday
-  orb8 flows --ip 10.20.0.0/16 --direction ingress --since 2d --until 1d`,
+  orb8 flows --ip 10.20.0.0/16 --direction ingress --since 2d --until 1d
+
+  # All of an hour, for a spreadsheet
+  orb8 flows --since 1h --all -o csv > flows.csv`,
 		Args: noArgs,
 	}
 	flags := cmd.Flags()
 	// Help shows the flags in the order in which one narrows a question down.
 	flags.SortFlags = false
-	addRangeFlags(cmd, a, "flows", &req.Since, &req.Until, &req.Limit)
-	filter := addFilterFlags(cmd)
-	flags.BoolVar(&ends, "ends", false, "a row for each end that saw a connection (default for json and jsonl)")
+	addRangeFlags(cmd, a, "flows", &req.Since, &req.Until, &limit)
+	filter := addFlowFilters(cmd, a)
+	flags.BoolVar(&ends, "ends", false, "a row for each end that saw a connection (default for json, jsonl and csv)")
 	flags.BoolVarP(&follow, "follow", "f", false, "show flow records as they come, until interrupted")
 	addOutputFlag(cmd, &output, rowOutputs())
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := filter.check(); err != nil {
+			return err
+		}
 		if follow {
-			for _, name := range []string{"since", "until", "limit", "ends"} {
+			for _, name := range []string{"since", "until", "limit", "all", "ends"} {
 				if flags.Changed(name) {
 					return usagef("--follow shows what is still to come and takes no --%s", name)
 				}
 			}
-			columns := followColumns(a.now().Location())
-			if output == outputWide {
-				columns = wideColumns(a.now().Location())
-			}
 			return a.stream(cmd, &orb8v1.StreamEventsRequest{
-				Allow: allow(filter),
+				Allow: filter.allow.flows(), Deny: denied(filter, (*choice).flows),
 				Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_FLOW, orb8v1.EventKind_EVENT_KIND_END},
-			}, output, columns)
+			}, output, layout{example: jsonFlow{}, columns: func(_ []row, wide bool) []column {
+				if wide {
+					return wideColumns(a.now().Location())
+				}
+				return followColumns(a.now().Location())
+			}})
 		}
-		if err := checkRange(req); err != nil {
-			return err
-		}
-		req.Allow = allow(filter)
-		// Programs that read JSON add up rows: to them a packet that two ends counted stays two.
-		req.SeparateEnds = ends || !flags.Changed("ends") && (output == outputJSON || output == outputJSONL)
-		return a.queryFlows(cmd, req, output)
+		req.Allow, req.Deny = filter.allow.flows(), denied(filter, (*choice).flows)
+		// Programs that read rows add them up: to them a packet that two ends counted stays two.
+		req.SeparateEnds = ends || !flags.Changed("ends") && output != outputTable && output != outputWide
+		return a.queryFlows(cmd, req, limit, output)
 	}
 	return cmd
 }
 
-// addOutputFlag adds -o with the given formats, the first of which is the default.
-func addOutputFlag(cmd *cobra.Command, output *string, formats []string) {
-	cmd.Flags().FuncP("output", "o", fmt.Sprintf("`FORMAT`: %s (default %s)", anyOf(formats), formats[0]), oneOf(output, formats))
-	complete(cmd, "output", formats)
-}
-
-func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, output string) error {
-	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QueryFlows, req)
+func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, limit uint32, output string) error {
+	reply, err := ask(cmd, a, question[orb8v1.QueryFlowsRequest, orb8v1.QueryFlowsResponse]{
+		noun: "flow", method: orb8v1connect.OrbitServiceClient.QueryFlows, layout: a.flowLayout(),
+		page: func(limit uint32, token string) { req.Limit, req.PageToken = limit, token },
+		rows: func(reply *orb8v1.QueryFlowsResponse) []row {
+			rows := make([]row, len(reply.GetFlows()))
+			for i, f := range reply.GetFlows() {
+				rows[i] = flowRow(f)
+			}
+			return rows
+		},
+	}, req, limit, output)
 	if err != nil {
 		return err
 	}
-	rows := make([]row, len(reply.GetFlows()))
-	for i, f := range reply.GetFlows() {
-		rows[i] = flowRow(f)
-	}
-	columns := flowColumns(rows, a.now())
-	if output == outputWide {
-		columns = wideColumns(a.now().Location())
-	}
-	if err := printRows(cmd, rows, output, columns); err != nil {
-		return err
-	}
 	w := cmd.ErrOrStderr()
-	reportCount(w, "flow", len(rows), req, reply)
 	if lost := reply.GetLost(); lost.GetPackets() > 0 || lost.GetBytes() > 0 {
 		notice(w, "lost %s (%s) in this range: they are in no flow", plural(lost.GetPackets(), "packet"), humanBytes(lost.GetBytes()))
 	}
@@ -115,43 +102,11 @@ func (a *app) queryFlows(cmd *cobra.Command, req *orb8v1.QueryFlowsRequest, outp
 	return nil
 }
 
-// printRows prints the rows of an answer; columns are those of the table, wide or not.
-func printRows(cmd *cobra.Command, rows []row, output string, columns []column) error {
-	out := bufio.NewWriter(cmd.OutOrStdout())
-	if err := writeRows(out, rows, output, columns, screenOf(cmd.OutOrStdout())); err != nil {
-		return err
-	}
-	return out.Flush()
-}
-
-// writeRows writes the rows of an answer; columns are those of the table, wide or not.
-func writeRows(w io.Writer, rows []row, output string, columns []column, s screen) error {
-	switch output {
-	case outputJSON:
-		return writeJSONArray(w, rows)
-	case outputJSONL:
-		for _, r := range rows {
-			if err := writeJSONLine(w, newJSON(r)); err != nil {
-				return err
-			}
+func (a *app) flowLayout() layout {
+	return layout{example: jsonFlow{}, columns: func(rows []row, wide bool) []column {
+		if wide {
+			return wideColumns(a.now().Location())
 		}
-		return nil
-	}
-	if len(rows) == 0 {
-		return nil
-	}
-	limit := s.width
-	if output == outputWide {
-		limit = 0
-	}
-	t := newTable(columns, rows, limit, s)
-	if err := t.writeHeader(w); err != nil {
-		return err
-	}
-	for _, r := range rows {
-		if err := t.writeRow(w, r); err != nil {
-			return err
-		}
-	}
-	return nil
+		return flowColumns(rows, a.now())
+	}}
 }

@@ -28,6 +28,20 @@ func TestFlowsAsks(t *testing.T) {
 			&orb8v1.QueryFlowsRequest{Limit: 100, Allow: []*orb8v1.FlowFilter{{Ports: []uint32{53}, Protocols: []string{"udp", "tcp"}}}},
 		},
 		{
+			"--not --port 53 --pod web --limit 5 --not --namespace kube-system,monitoring",
+			&orb8v1.QueryFlowsRequest{
+				Limit: 5, Allow: []*orb8v1.FlowFilter{{Pods: []string{"web"}}},
+				Deny: []*orb8v1.FlowFilter{{Ports: []uint32{53}}, {Namespaces: []string{"kube-system", "monitoring"}}},
+			},
+		},
+		{
+			"--not --from web,10.0.0.7",
+			&orb8v1.QueryFlowsRequest{Limit: 100, Deny: []*orb8v1.FlowFilter{
+				{Source: &orb8v1.EndpointFilter{Pods: []string{"web"}}}, {Source: &orb8v1.EndpointFilter{Ips: []string{"10.0.0.7"}}},
+			}},
+		},
+		{"--all", &orb8v1.QueryFlowsRequest{}},
+		{
 			"--outcome Refused,timeout",
 			&orb8v1.QueryFlowsRequest{Limit: 100, Allow: []*orb8v1.FlowFilter{{Outcomes: []string{"refused", "timeout"}}}},
 		},
@@ -51,7 +65,7 @@ func TestFlowsRefuses(t *testing.T) {
 		{"--until tomorrow", `invalid argument "tomorrow" for "--until" flag: use a duration back from now`},
 		{"--limit -1", `invalid argument "-1" for "--limit" flag: use a number from 1 to 4294967295, or 0 for all`},
 		{"--limit 4294967296", `"--limit" flag: use a number from 1 to 4294967295, or 0 for all`},
-		{"-o yaml", `invalid argument "yaml" for "-o, --output" flag: use table, wide, json or jsonl`},
+		{"-o yaml", `invalid argument "yaml" for "-o, --output" flag: use table, wide, json, jsonl or csv`},
 		{"--port http", `invalid argument "http" for "--port" flag: "http" is no port; use a number from 1 to 65535`},
 		{"--since 1m --until 5m", "--since (2026-03-04T15:05:07.000000000Z) is not before --until (2026-03-04T15:01:07.000000000Z)"},
 		{"--since 5m --until 5m", "is not before --until"},
@@ -59,6 +73,11 @@ func TestFlowsRefuses(t *testing.T) {
 		{"-f --until 5m", "takes no --until"},
 		{"-f --limit 5", "takes no --limit"},
 		{"-f --ends", "takes no --ends"},
+		{"-f --all", "takes no --all"},
+		{"--port 53 --not", "--not denies the filter that follows it, and none does"},
+		{"--not --not --port 53", `invalid argument "true" for "--not" flag: another one comes right before it`},
+		{"--not=false --port 53", `invalid argument "false" for "--not" flag: it takes no value`},
+		{"--from a/b/c", `invalid argument "a/b/c" for "--from" flag: "a/b/c" is no name; use NAME or NAMESPACE/NAME`},
 		{"--outcome lost", `"--outcome" flag: "lost" is unknown; use closed, reset, refused or timeout`},
 		{"--nonsense", "unknown flag: --nonsense"},
 		{"tcp", `"orb8 flows" takes no argument, not "tcp"`},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 
@@ -69,6 +68,8 @@ type jsonEndpoint struct {
 	WorkloadKind string `json:"workloadKind,omitempty"`
 	Service      string `json:"service,omitempty"`
 	Node         string `json:"node,omitempty"`
+
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // newJSON returns what a row is as JSON.
@@ -149,6 +150,7 @@ func newJSONEndpoint(e *orb8v1.Endpoint) jsonEndpoint {
 		WorkloadKind: e.GetWorkloadKind(),
 		Service:      e.GetService(),
 		Node:         e.GetNode(),
+		Labels:       e.GetLabels(),
 	}
 }
 
@@ -158,31 +160,6 @@ func writeJSONLine(w io.Writer, v any) error {
 	// The output is for jq, not for a web page: "->" stays "->".
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
-}
-
-// writeJSONArray writes one array with one object a line, so that grep and diff work on it too.
-func writeJSONArray(w io.Writer, rows []row) error {
-	var line bytes.Buffer
-	before := "[\n"
-	for _, r := range rows {
-		line.Reset()
-		line.WriteString(before)
-		if err := writeJSONLine(&line, newJSON(r)); err != nil {
-			return err
-		}
-		// The end of the line waits for the comma, if there is one.
-		line.Truncate(line.Len() - 1)
-		if _, err := w.Write(line.Bytes()); err != nil {
-			return err
-		}
-		before = ",\n"
-	}
-	end := "\n]\n"
-	if len(rows) == 0 {
-		end = "[]\n"
-	}
-	_, err := io.WriteString(w, end)
-	return err
 }
 
 // writeJSONDocument writes v for people and tools alike.

@@ -26,6 +26,8 @@ func TestGoldenOutput(t *testing.T) {
 		{"flows_dated.txt", past, []string{"flows", "-o", "table"}},
 		{"flows_wide.txt", cannedReply(), []string{"flows", "-o", "wide"}},
 		{"flows.json", cannedReply(), []string{"flows", "-o", "json"}},
+		{"flows.csv", cannedReply(), []string{"flows", "-o", "csv"}},
+		{"flows_empty.csv", &orb8v1.QueryFlowsResponse{}, []string{"flows", "-o", "csv"}},
 		{"flows.jsonl", cannedReply(), []string{"flows", "-o", "jsonl"}},
 		{"flows_empty.json", &orb8v1.QueryFlowsResponse{}, []string{"flows", "-o", "json"}},
 		{"status.txt", nil, []string{"status"}},

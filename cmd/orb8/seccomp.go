@@ -38,37 +38,47 @@ to its end, under a load that uses everything. What the profile does not know is
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	addTimeFlags(cmd, a, "calls", &req.Since, &req.Until)
-	filter := addContainerFlags(cmd)
+	filter := addContainerFilters(cmd, a)
 	flags.Func("default", "`ACTION` for all other calls: errno (EPERM), kill (the process) or log (allow and log) (default errno)",
 		oneOf(&action, seccompActionNames()))
 	complete(cmd, "default", seccompActionNames())
 	flags.BoolVar(&keepSetup, "keep-setup", false, "allow the calls that were made only while the runtime set the container up, such as mount")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if len(filter.Pods)+len(filter.Containers)+len(filter.Cgroups) == 0 {
-			return usagef("whose profile? name a --pod, --container or --cgroup")
+		if err := filter.check(); err != nil {
+			return err
+		}
+		chosen := &filter.allow.flow
+		if len(chosen.Pods)+len(chosen.Workloads)+len(chosen.Labels)+len(chosen.Containers)+len(filter.allow.cgroups) == 0 {
+			return usagef("whose profile? name a --pod, --workload, --label, --container or --cgroup")
 		}
 		if err := checkRange(req); err != nil {
 			return err
 		}
-		req.Allow = allowSyscalls(filter)
+		req.Allow, req.Deny = filter.allow.calls(), denied(filter, (*choice).calls)
 		return a.printSeccomp(cmd, req, action, keepSetup)
 	}
 	return cmd
 }
 
 func (a *app) printSeccomp(cmd *cobra.Command, req *orb8v1.QuerySyscallsRequest, action string, keepSetup bool) error {
-	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QuerySyscalls, req)
+	var calls []*orb8v1.Syscall
+	page := func(limit uint32, token string) { req.Limit, req.PageToken = limit, token }
+	reply, last, err := pages(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QuerySyscalls, req, page, 0,
+		func(reply *orb8v1.QuerySyscallsResponse) (int, error) {
+			calls = append(calls, reply.GetSyscalls()...)
+			return len(reply.GetSyscalls()), nil
+		})
 	if err != nil {
 		return err
 	}
-	if len(reply.GetSyscalls()) == 0 {
+	if len(calls) == 0 {
 		return errors.New("nothing of that selection was observed in this range: there is nothing to allow")
 	}
-	if reply.GetTruncated() {
+	if last.GetTruncated() {
 		return fmt.Errorf("the collector gives %s of %s only, and a profile of those would lack calls; choose fewer containers, or raise max_rows",
-			grouped(uint64(len(reply.GetSyscalls()))), plural(reply.GetMatched(), "row"))
+			grouped(uint64(len(calls))), plural(reply.GetMatched(), "row"))
 	}
-	o := observe(reply.GetSyscalls())
+	o := observe(calls)
 	if err := writeJSONDocument(cmd.OutOrStdout(), o.profile(action, keepSetup)); err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ import (
 const dropNoticeEvery = time.Second
 
 // stream shows what the collector sends until the user interrupts it, which is success, or the collector ends it,
-// which is not. columns are those of the table, wide or not.
-func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output string, columns []column) error {
+// which is not. The columns of the layout are asked for without rows.
+func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output string, l layout) error {
 	client, closeClient, err := a.client()
 	if err != nil {
 		return err
@@ -32,7 +32,7 @@ func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output
 	if err != nil {
 		return a.streamEnd(ctx, nil, err)
 	}
-	write := rowWriter(cmd.OutOrStdout(), output, columns)
+	write := rowWriter(cmd.OutOrStdout(), output, l)
 	drops := dropCounter{app: a, w: cmd.ErrOrStderr()}
 	defer drops.report()
 	for events.Receive() {
@@ -64,16 +64,20 @@ func (a *app) streamEnd(ctx context.Context, header http.Header, err error) erro
 }
 
 // rowWriter returns what writes one row of a stream to w. In a stream, json is jsonl: an array would never end.
-func rowWriter(w io.Writer, output string, columns []column) func(row) error {
-	if output == outputJSON || output == outputJSONL {
+func rowWriter(w io.Writer, output string, l layout) func(row) error {
+	switch output {
+	case outputJSON, outputJSONL:
 		return func(r row) error { return writeJSONLine(w, newJSON(r)) }
+	case outputCSV:
+		c := newCSVWriter(w, l.example)
+		return func(r row) error { return c.write(newJSON(r)) }
 	}
 	s := screenOf(w)
 	limit := s.width
 	if output == outputWide {
 		limit = 0
 	}
-	t := newTable(columns, nil, limit, s)
+	t := newTable(l.columns(nil, output == outputWide), nil, limit, s)
 	// The header comes with the first row: before that the collector may still turn out not to be one.
 	header := false
 	return func(r row) error {

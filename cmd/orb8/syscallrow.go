@@ -187,12 +187,16 @@ type jsonCaller struct {
 	PodUID      string `json:"podUid,omitempty"`
 	Namespace   string `json:"namespace"`
 	Unit        string `json:"unit,omitempty"`
+	// Owner, not workload: an anomaly's workload is what its profile belongs to.
+	Owner     string            `json:"owner,omitempty"`
+	OwnerKind string            `json:"ownerKind,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
 }
 
 func newJSONCaller(node string, c *orb8v1.Container) jsonCaller {
 	return jsonCaller{
 		Node: node, Container: c.GetName(), ContainerID: c.GetId(), Cgroup: c.GetCgroup(), Pod: c.GetPod(), PodUID: c.GetPodUid(),
-		Namespace: c.GetNamespace(), Unit: c.GetUnit(),
+		Namespace: c.GetNamespace(), Unit: c.GetUnit(), Owner: c.GetWorkload(), OwnerKind: c.GetWorkloadKind(), Labels: c.GetLabels(),
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 )
 
 func newSyscallsCommand(a *app) *cobra.Command {
-	req := &orb8v1.QuerySyscallsRequest{Limit: defaultLimit}
-	output := outputTable
+	req := &orb8v1.QuerySyscallsRequest{}
+	limit, output := uint32(defaultLimit), outputTable
 	cmd := &cobra.Command{
 		Use:   "syscalls",
 		Short: "Show system calls: how often the processes of each container made which",
@@ -22,8 +22,7 @@ func newSyscallsCommand(a *app) *cobra.Command {
 most calls first. All calls are counted, none is sampled. ERRORS, and latency with -o wide, are there
 where the collector measures them (latency: true).
 
-A filter flag may be repeated and takes several values between commas: any of them may match. Of
-different flags all must match.`,
+` + filterHelp,
 		Example: `  # What one pod asks of the kernel
   orb8 syscalls --pod shop/cart-0 --since 5m
 
@@ -35,68 +34,44 @@ different flags all must match.`,
 		Args: noArgs,
 	}
 	cmd.Flags().SortFlags = false
-	addRangeFlags(cmd, a, "calls", &req.Since, &req.Until, &req.Limit)
-	filter := addSyscallFlags(cmd)
+	addRangeFlags(cmd, a, "calls", &req.Since, &req.Until, &limit)
+	filter := addCallFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkRange(req); err != nil {
+		if err := filter.check(); err != nil {
 			return err
 		}
-		req.Allow = allowSyscalls(filter)
-		return a.querySyscalls(cmd, req, output)
+		req.Allow, req.Deny = filter.allow.calls(), denied(filter, (*choice).calls)
+		return a.querySyscalls(cmd, req, limit, output)
 	}
 	return cmd
 }
 
-func (a *app) querySyscalls(cmd *cobra.Command, req *orb8v1.QuerySyscallsRequest, output string) error {
-	reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.QuerySyscalls, req)
+func (a *app) querySyscalls(cmd *cobra.Command, req *orb8v1.QuerySyscallsRequest, limit uint32, output string) error {
+	reply, err := ask(cmd, a, question[orb8v1.QuerySyscallsRequest, orb8v1.QuerySyscallsResponse]{
+		noun: "row", method: orb8v1connect.OrbitServiceClient.QuerySyscalls,
+		layout: layout{example: jsonSyscall{}, columns: func(rows []row, wide bool) []column {
+			if wide {
+				return wideSyscallColumns(a.now().Location())
+			}
+			return syscallColumns(rows)
+		}},
+		page: func(limit uint32, token string) { req.Limit, req.PageToken = limit, token },
+		rows: func(reply *orb8v1.QuerySyscallsResponse) []row {
+			rows := make([]row, len(reply.GetSyscalls()))
+			for i, s := range reply.GetSyscalls() {
+				rows[i] = row{time: s.GetEnd().AsTime(), count: s}
+			}
+			return rows
+		},
+	}, req, limit, output)
 	if err != nil {
 		return err
 	}
-	rows := make([]row, len(reply.GetSyscalls()))
-	for i, s := range reply.GetSyscalls() {
-		rows[i] = row{time: s.GetEnd().AsTime(), count: s}
-	}
-	columns := syscallColumns(rows)
-	if output == outputWide {
-		columns = wideSyscallColumns(a.now().Location())
-	}
-	if err := printRows(cmd, rows, output, columns); err != nil {
-		return err
-	}
 	w := cmd.ErrOrStderr()
-	reportCount(w, "row", len(rows), req, reply)
 	reportLostCalls(w, reply, "they are in no row")
 	reportGaps(w, "system calls", req, reply)
 	return nil
-}
-
-// addSyscallFlags gives a command the flags that choose system calls. It returns the filter that they fill.
-func addSyscallFlags(cmd *cobra.Command) *orb8v1.SyscallFilter {
-	f := addContainerFlags(cmd)
-	cmd.Flags().Func("syscall", "only this system call, by its `NAME`, or its number where it has none", each(&f.Syscalls, parseSyscall))
-	complete(cmd, "syscall", syscallNames())
-	return f
-}
-
-// addContainerFlags gives a command the flags that choose by who calls.
-func addContainerFlags(cmd *cobra.Command) *orb8v1.SyscallFilter {
-	f := &orb8v1.SyscallFilter{}
-	flags := cmd.Flags()
-	flags.Func("pod", "only calls of this `POD` or NAMESPACE/POD", each(&f.Pods, parseName))
-	flags.Func("namespace", "only calls of this Kubernetes `NAMESPACE`", each(&f.Namespaces, parseName))
-	flags.Func("container", "only calls of this container `NAME` or id (its first 4 digits or more)", each(&f.Containers, parseName))
-	flags.Func("cgroup", "only calls of this cgroup and those below it, by its `PATH`: /system.slice/nginx.service", each(&f.Cgroups, parseCgroup))
-	flags.Func("node", "only calls on this `NODE`", each(&f.Nodes, parseName))
-	return f
-}
-
-// allowSyscalls is the filter as a request wants it: no filter at all when no flag was given.
-func allowSyscalls(f *orb8v1.SyscallFilter) []*orb8v1.SyscallFilter {
-	if len(f.Pods)+len(f.Namespaces)+len(f.Containers)+len(f.Cgroups)+len(f.Syscalls)+len(f.Nodes) == 0 {
-		return nil
-	}
-	return []*orb8v1.SyscallFilter{f}
 }
 
 func parseCgroup(s string) (string, error) {

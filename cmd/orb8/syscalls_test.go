@@ -185,8 +185,8 @@ func TestSyscallsRefuse(t *testing.T) {
 		"anomalies --rule ,":                    "a name must not be empty",
 		"anomalies --since 1m --until 5m":       "is not before --until",
 		"trace anomaly --since 5m":              "unknown flag: --since",
-		"seccomp":                               "whose profile? name a --pod, --container or --cgroup",
-		"seccomp --namespace shop":              "whose profile? name a --pod, --container or --cgroup",
+		"seccomp":                               "whose profile? name a --pod, --workload, --label, --container or --cgroup",
+		"seccomp --namespace shop":              "whose profile? name a --pod, --workload, --label, --container or --cgroup",
 		"seccomp --pod x --default allow":       "use errno, kill or log",
 		"seccomp --pod x --syscall openat":      "unknown flag: --syscall",
 		"seccomp --pod x --since 1m --until 5m": "is not before --until",
@@ -245,7 +245,7 @@ func TestSyscallLinesFit(t *testing.T) {
 		for i := range s {
 			rows[i] = row{count: s[i]}
 		}
-		require.NoError(t, writeRows(&out, rows, outputTable, syscallColumns(rows), screen{width: defaultWidth}))
+		require.NoError(t, writeTable(&out, rows, syscallColumns(rows)))
 		for line := range strings.Lines(out.String()) {
 			require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), defaultWidth, line)
 			require.NotContains(t, line, "\x1b")

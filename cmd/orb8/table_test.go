@@ -192,7 +192,7 @@ func BenchmarkTable(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				require.NoError(b, writeRows(io.Discard, rows, outputTable, flowColumns(rows, testNow()), screen{width: defaultWidth}))
+				require.NoError(b, writeTable(io.Discard, rows, flowColumns(rows, testNow())))
 			}
 		})
 	}

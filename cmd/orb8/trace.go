@@ -47,18 +47,23 @@ Filter flags are those of "orb8 flows".`,
 	cmd.Flags().SortFlags = false
 	cmd.Flags().Func("kind", "only events of this `KIND`: "+anyOf(names)+" (default all of them)", each(&kinds, parseKind))
 	complete(cmd, "kind", names)
-	filter := addFilterFlags(cmd)
+	filter := addFlowFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if len(kinds) == 0 {
 			kinds = packetKinds()
 		}
-		req := &orb8v1.StreamEventsRequest{Allow: allow(filter), Kinds: kinds}
-		columns := eventColumns(a.now().Location())
-		if output == outputWide {
-			columns = slices.Insert(wideColumns(a.now().Location()), 0, kindColumn())
+		if err := filter.check(); err != nil {
+			return err
 		}
-		return a.stream(cmd, req, output, columns)
+		return a.stream(cmd, &orb8v1.StreamEventsRequest{
+			Allow: filter.allow.flows(), Deny: denied(filter, (*choice).flows), Kinds: kinds,
+		}, output, layout{example: jsonFlow{}, columns: func(_ []row, wide bool) []column {
+			if wide {
+				return slices.Insert(wideColumns(a.now().Location()), 0, kindColumn())
+			}
+			return eventColumns(a.now().Location())
+		}})
 	}
 	return cmd
 }

@@ -29,16 +29,21 @@ Filter flags are those of "orb8 syscalls".`,
 		Args: noArgs,
 	}
 	cmd.Flags().SortFlags = false
-	filter := addSyscallFlags(cmd)
+	filter := addCallFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		columns := traceSyscallColumns(a.now().Location())
-		if output == outputWide {
-			columns = wideTraceSyscallColumns(a.now().Location())
+		if err := filter.check(); err != nil {
+			return err
 		}
 		return a.stream(cmd, &orb8v1.StreamEventsRequest{
-			Syscalls: allowSyscalls(filter), Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_SYSCALL},
-		}, output, columns)
+			Syscalls: filter.allow.calls(), DenySyscalls: denied(filter, (*choice).calls),
+			Kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_SYSCALL},
+		}, output, layout{example: jsonSyscallEvent{}, columns: func(_ []row, wide bool) []column {
+			if wide {
+				return wideTraceSyscallColumns(a.now().Location())
+			}
+			return traceSyscallColumns(a.now().Location())
+		}})
 	}
 	return cmd
 }
