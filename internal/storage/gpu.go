@@ -99,6 +99,6 @@ func (f *GPUFilter) matchDevice(s *gpu.Series) bool {
 
 func (f *GPUFilter) matchContainer(who *flow.Identity) bool {
 	return matchValue(f.Namespaces, who.Namespace) &&
-		matchAny(f.Pods, func(pod string) bool { return isPod(pod, who) }) &&
+		matchAny(f.Pods, func(pod string) bool { return isNamed(pod, who.Namespace, who.Pod) }) &&
 		matchAny(f.Containers, func(container string) bool { return isContainer(container, who) })
 }
