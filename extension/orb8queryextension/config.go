@@ -17,6 +17,9 @@ type Config struct {
 	Storage component.ID `mapstructure:"storage"`
 	// MaxRows is the most flows that a reply holds, whatever the request asks for.
 	MaxRows int `mapstructure:"max_rows"`
+	// MaxGroups is how many groups, and buckets of groups, an aggregation may have before it is cut to the largest: what it takes of
+	// memory.
+	MaxGroups int `mapstructure:"max_groups"`
 	// MaxStreams is how many StreamEvents calls may be open at once.
 	MaxStreams int `mapstructure:"max_streams"`
 	// QueryTimeout bounds every call but StreamEvents.
@@ -34,6 +37,7 @@ func createDefaultConfig() component.Config {
 		HTTP:         http,
 		Storage:      component.MustNewID("orb8_storage"),
 		MaxRows:      100_000,
+		MaxGroups:    500_000,
 		MaxStreams:   64,
 		QueryTimeout: 30 * time.Second,
 	}
@@ -54,6 +58,7 @@ func (c *Config) Validate() error {
 	}{
 		{"max_request_body_size", c.HTTP.MaxRequestBodySize},
 		{"max_rows", int64(c.MaxRows)},
+		{"max_groups", int64(c.MaxGroups)},
 		{"max_streams", int64(c.MaxStreams)},
 	} {
 		if bound.value < 1 {

@@ -37,6 +37,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Greater(t, cfg.HTTP.WriteTimeout, cfg.QueryTimeout, "an answer that takes all its time can still be written")
 	assert.Equal(t, component.MustNewID("orb8_storage"), cfg.Storage)
 	assert.Equal(t, 100_000, cfg.MaxRows)
+	assert.Equal(t, 500_000, cfg.MaxGroups)
 	assert.Equal(t, 64, cfg.MaxStreams)
 	assert.Equal(t, 30*time.Second, cfg.QueryTimeout)
 }
@@ -50,6 +51,7 @@ func TestConfig(t *testing.T) {
 	assert.EqualValues(t, 1000, cfg.HTTP.MaxRequestBodySize)
 	assert.Equal(t, component.MustNewIDWithName("orb8_storage", "second"), cfg.Storage)
 	assert.Equal(t, 10, cfg.MaxRows)
+	assert.Equal(t, 20, cfg.MaxGroups)
 	assert.Equal(t, 2, cfg.MaxStreams)
 	assert.Equal(t, 5*time.Second, cfg.QueryTimeout)
 }
@@ -57,6 +59,7 @@ func TestConfig(t *testing.T) {
 func TestInvalidConfig(t *testing.T) {
 	for name, want := range map[string]string{
 		"rows":     "max_rows: 0 is too small; use 1 or more",
+		"groups":   "max_groups: 0 is too small; use 1 or more",
 		"streams":  "max_streams: -1 is too small; use 1 or more",
 		"timeout":  "query_timeout: 0s is too short; use more than 0s",
 		"body":     "max_request_body_size: 0 is too small; use 1 or more",

@@ -20,7 +20,7 @@ func (s *service) QueryDns(ctx context.Context, req *connect.Request[orb8v1.Quer
 }
 
 // parseLookupQuery checks a request. Errors name the field and its value.
-func parseLookupQuery(req *orb8v1.QueryDnsRequest, maxRows int) (storage.LookupQuery, error) {
+func parseLookupQuery(req *orb8v1.QueryDnsRequest, max limits) (storage.LookupQuery, error) {
 	since, until, err := parseRange(req.GetSince(), req.GetUntil())
 	if err != nil {
 		return storage.LookupQuery{}, err
@@ -29,7 +29,7 @@ func parseLookupQuery(req *orb8v1.QueryDnsRequest, maxRows int) (storage.LookupQ
 	if err != nil {
 		return storage.LookupQuery{}, err
 	}
-	return storage.LookupQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), maxRows)}, nil
+	return storage.LookupQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
 }
 
 func parseLookupSelection(allowField, denyField string, allow, deny []*orb8v1.DnsFilter) (s storage.LookupSelection, err error) {
@@ -55,7 +55,7 @@ func parseLookupFilter(f *orb8v1.DnsFilter) (storage.LookupFilter, error) {
 	return out, cmp.Or(errs[:]...)
 }
 
-func lookupsResponse(result *storage.LookupResult) *orb8v1.QueryDnsResponse {
+func lookupsResponse(_ *storage.LookupQuery, result *storage.LookupResult) *orb8v1.QueryDnsResponse {
 	lookups := make([]*orb8v1.DnsLookup, len(result.Lookups))
 	for i := range lookups {
 		lookups[i] = lookupMessage(&result.Lookups[i])

@@ -48,7 +48,7 @@ func TestQueryDNS(t *testing.T) {
 }
 
 func TestQueryDNSTimesOut(t *testing.T) {
-	s := &service{store: &stub{query: untilDone}, maxRows: 1, queryTimeout: time.Millisecond}
+	s := &service{store: &stub{query: untilDone}, limits: limits{rows: 1}, queryTimeout: time.Millisecond}
 	_, err := s.QueryDns(context.Background(), connect.NewRequest(&orb8v1.QueryDnsRequest{}))
 	assert.Equal(t, connect.CodeDeadlineExceeded, connect.CodeOf(err))
 }
@@ -77,7 +77,7 @@ func TestParseLookupQuery(t *testing.T) {
 			Flow: &orb8v1.FlowFilter{Ports: []uint32{53}},
 		}, {}},
 		Deny: []*orb8v1.DnsFilter{{Rcodes: []string{"NXDOMAIN"}}},
-	}, 10)
+	}, limits{rows: 10})
 	require.NoError(t, err)
 	assert.Equal(t, storage.LookupQuery{
 		Since: time.Unix(1, 0).UTC(), Until: time.Unix(2, 0).UTC(), Limit: 5,
@@ -109,7 +109,7 @@ func TestParseLookupQueryRefuses(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := parseLookupQuery(tt.req, 10)
+			_, err := parseLookupQuery(tt.req, limits{rows: 10})
 			assert.ErrorContains(t, err, tt.want)
 		})
 	}

@@ -57,7 +57,7 @@ func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
 	handler := newHandler(&service{
 		store:        store,
 		version:      e.settings.BuildInfo.Version,
-		maxRows:      e.config.MaxRows,
+		limits:       limits{rows: e.config.MaxRows, groups: e.config.MaxGroups},
 		queryTimeout: e.config.QueryTimeout,
 		streams:      make(chan struct{}, e.config.MaxStreams),
 	}, int(e.config.HTTP.MaxRequestBodySize))

@@ -14,7 +14,7 @@ import (
 )
 
 // parseQuery checks a request. Errors name the field and its value.
-func parseQuery(req *orb8v1.QueryFlowsRequest, maxRows int) (storage.FlowQuery, error) {
+func parseQuery(req *orb8v1.QueryFlowsRequest, max limits) (storage.FlowQuery, error) {
 	since, until, err := parseRange(req.GetSince(), req.GetUntil())
 	if err != nil {
 		return storage.FlowQuery{}, err
@@ -25,7 +25,7 @@ func parseQuery(req *orb8v1.QueryFlowsRequest, maxRows int) (storage.FlowQuery, 
 	}
 	return storage.FlowQuery{
 		Since: since, Until: until, Selection: selection, SeparateEnds: req.GetSeparateEnds(),
-		Limit: parseLimit(req.GetLimit(), maxRows),
+		Limit: parseLimit(req.GetLimit(), max.rows),
 	}, nil
 }
 

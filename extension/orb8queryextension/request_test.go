@@ -42,7 +42,7 @@ func TestParseQuery(t *testing.T) {
 		}},
 		Deny:  []*orb8v1.FlowFilter{{Protocols: []string{"icmp"}}, {}},
 		Limit: 7,
-	}, 10)
+	}, limits{rows: 10})
 	require.NoError(t, err)
 	prefix := netip.MustParsePrefix
 	assert.Equal(t, storage.FlowQuery{
@@ -89,14 +89,14 @@ func labels(t *testing.T, s string) storage.LabelSelector {
 
 func TestLimit(t *testing.T) {
 	for asked, want := range map[uint32]int{0: 10, 1: 1, 10: 10, 11: 10, 1<<32 - 1: 10} {
-		got, err := parseQuery(&orb8v1.QueryFlowsRequest{Limit: asked}, 10)
+		got, err := parseQuery(&orb8v1.QueryFlowsRequest{Limit: asked}, limits{rows: 10})
 		require.NoError(t, err)
 		assert.Equal(t, want, got.Limit, "asked for %d", asked)
 	}
 }
 
 func TestEmptyQuery(t *testing.T) {
-	got, err := parseQuery(&orb8v1.QueryFlowsRequest{}, 10)
+	got, err := parseQuery(&orb8v1.QueryFlowsRequest{}, limits{rows: 10})
 	require.NoError(t, err)
 	assert.Equal(t, storage.FlowQuery{Limit: 10}, got)
 }
@@ -143,7 +143,7 @@ func TestInvalidQuery(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := parseQuery(tt.req, 10)
+			_, err := parseQuery(tt.req, limits{rows: 10})
 			require.ErrorContains(t, err, tt.want)
 			assert.True(t, strings.HasPrefix(err.Error(), tt.want), err)
 		})
@@ -210,7 +210,7 @@ func FuzzParseQuery(f *testing.F) {
 			},
 			Deny:  []*orb8v1.FlowFilter{{Ports: []uint32{port}, Directions: []orb8v1.Direction{orb8v1.Direction(direction)}}},
 			Limit: limit,
-		}, maxRows)
+		}, limits{rows: maxRows})
 		if err != nil {
 			field, _, found := strings.Cut(err.Error(), ":")
 			require.True(t, found, "an error names its field: %v", err)

@@ -13,7 +13,7 @@ import (
 	"github.com/orb8/orb8/internal/storage"
 )
 
-func flowsResponse(result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
+func flowsResponse(_ *storage.FlowQuery, result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
 	flows := make([]*orb8v1.Flow, len(result.Flows))
 	for i := range flows {
 		flows[i] = rowMessage(&result.Flows[i])

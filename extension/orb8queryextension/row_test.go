@@ -158,12 +158,12 @@ func TestRowOfOneEnd(t *testing.T) {
 func TestJoiningIsAskedFor(t *testing.T) {
 	query, err := parseQuery(&orb8v1.QueryFlowsRequest{
 		SeparateEnds: true, Allow: []*orb8v1.FlowFilter{{Outcomes: []string{"refused", "timeout"}}},
-	}, 10)
+	}, limits{rows: 10})
 	require.NoError(t, err)
 	assert.True(t, query.SeparateEnds)
 	assert.Equal(t, []flow.Outcome{flow.OutcomeRefused, flow.OutcomeTimeout}, query.Selection.Allow[0].Outcomes)
 
-	query, err = parseQuery(&orb8v1.QueryFlowsRequest{}, 10)
+	query, err = parseQuery(&orb8v1.QueryFlowsRequest{}, limits{rows: 10})
 	require.NoError(t, err)
 	assert.False(t, query.SeparateEnds)
 
@@ -171,7 +171,7 @@ func TestJoiningIsAskedFor(t *testing.T) {
 		"":     "allow[0]: outcomes[0]: must not be empty",
 		"lost": `allow[0]: outcomes[0]: outcome "lost": use closed, reset, refused or timeout`,
 	} {
-		_, err = parseQuery(&orb8v1.QueryFlowsRequest{Allow: []*orb8v1.FlowFilter{{Outcomes: []string{outcome}}}}, 10)
+		_, err = parseQuery(&orb8v1.QueryFlowsRequest{Allow: []*orb8v1.FlowFilter{{Outcomes: []string{outcome}}}}, limits{rows: 10})
 		assert.EqualError(t, err, says)
 	}
 }

@@ -22,10 +22,15 @@ type service struct {
 
 	store        storage.Reader
 	version      string
-	maxRows      int
+	limits       limits
 	queryTimeout time.Duration
 	// streams holds an element for each open stream.
 	streams chan struct{}
+}
+
+// limits bound the answer to a query, whatever the request asks for.
+type limits struct {
+	rows, groups int
 }
 
 var _ orb8v1connect.OrbitServiceHandler = (*service)(nil)
@@ -37,9 +42,9 @@ func (s *service) QueryFlows(ctx context.Context, req *connect.Request[orb8v1.Qu
 // answer is what all queries have in common: parse checks the request, ask asks the store for as long as an answer may take, and
 // reply makes a message of it.
 func answer[Request, Query, Result, Reply any](ctx context.Context, s *service, req *connect.Request[Request],
-	parse func(req *Request, maxRows int) (Query, error), ask func(context.Context, Query) (Result, error), reply func(*Result) *Reply,
+	parse func(*Request, limits) (Query, error), ask func(context.Context, Query) (Result, error), reply func(*Query, *Result) *Reply,
 ) (*connect.Response[Reply], error) {
-	query, err := parse(req.Msg, s.maxRows)
+	query, err := parse(req.Msg, s.limits)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
@@ -49,7 +54,7 @@ func answer[Request, Query, Result, Reply any](ctx context.Context, s *service, 
 	if err != nil {
 		return nil, s.failure(ctx, err)
 	}
-	return connect.NewResponse(reply(&result)), nil
+	return connect.NewResponse(reply(&query, &result)), nil
 }
 
 func (s *service) GetStatus(ctx context.Context, _ *connect.Request[orb8v1.GetStatusRequest]) (*connect.Response[orb8v1.GetStatusResponse], error) {
@@ -95,6 +100,9 @@ func (s *service) StreamEvents(ctx context.Context, req *connect.Request[orb8v1.
 func (s *service) failure(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
+	case errors.Is(err, storage.ErrTooManyGroups):
+		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
+			"more than %d groups and buckets of groups; group by less, ask for a shorter range or longer buckets, or raise max_groups", s.limits.groups))
 	case cause == nil:
 		return connect.NewError(connect.CodeInternal, err)
 	case errors.Is(cause, errStopping):

@@ -23,7 +23,7 @@ func (s *service) QuerySyscalls(ctx context.Context, req *connect.Request[orb8v1
 }
 
 // parseSyscallQuery checks a request. Errors name the field and its value.
-func parseSyscallQuery(req *orb8v1.QuerySyscallsRequest, maxRows int) (storage.SyscallQuery, error) {
+func parseSyscallQuery(req *orb8v1.QuerySyscallsRequest, max limits) (storage.SyscallQuery, error) {
 	since, until, err := parseRange(req.GetSince(), req.GetUntil())
 	if err != nil {
 		return storage.SyscallQuery{}, err
@@ -32,7 +32,7 @@ func parseSyscallQuery(req *orb8v1.QuerySyscallsRequest, maxRows int) (storage.S
 	if err != nil {
 		return storage.SyscallQuery{}, err
 	}
-	return storage.SyscallQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), maxRows)}, nil
+	return storage.SyscallQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
 }
 
 func parseSyscallSelection(allowField, denyField string, allow, deny []*orb8v1.SyscallFilter) (s storage.SyscallSelection, err error) {
@@ -80,7 +80,7 @@ func parseSyscall(s string) (string, error) {
 	return fmt.Sprint(call.Number), nil
 }
 
-func syscallsResponse(result *storage.SyscallResult) *orb8v1.QuerySyscallsResponse {
+func syscallsResponse(_ *storage.SyscallQuery, result *storage.SyscallResult) *orb8v1.QuerySyscallsResponse {
 	rows := make([]*orb8v1.Syscall, len(result.Syscalls))
 	for i := range rows {
 		rows[i] = syscallMessage(&result.Syscalls[i])
@@ -146,7 +146,7 @@ func (s *service) QueryAnomalies(ctx context.Context, req *connect.Request[orb8v
 }
 
 // parseAnomalyQuery checks a request. Errors name the field and its value.
-func parseAnomalyQuery(req *orb8v1.QueryAnomaliesRequest, maxRows int) (storage.AnomalyQuery, error) {
+func parseAnomalyQuery(req *orb8v1.QueryAnomaliesRequest, max limits) (storage.AnomalyQuery, error) {
 	since, until, err := parseRange(req.GetSince(), req.GetUntil())
 	if err != nil {
 		return storage.AnomalyQuery{}, err
@@ -155,7 +155,7 @@ func parseAnomalyQuery(req *orb8v1.QueryAnomaliesRequest, maxRows int) (storage.
 	if err != nil {
 		return storage.AnomalyQuery{}, err
 	}
-	return storage.AnomalyQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), maxRows)}, nil
+	return storage.AnomalyQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
 }
 
 func parseAnomalySelection(allowField, denyField string, allow, deny []*orb8v1.AnomalyFilter) (s storage.AnomalySelection, err error) {
@@ -190,7 +190,7 @@ func parseSeverity(s orb8v1.Severity) (syscalls.Severity, error) {
 	return syscalls.Severity(s), nil
 }
 
-func anomaliesResponse(result *storage.AnomalyResult) *orb8v1.QueryAnomaliesResponse {
+func anomaliesResponse(_ *storage.AnomalyQuery, result *storage.AnomalyResult) *orb8v1.QueryAnomaliesResponse {
 	rows := make([]*orb8v1.Anomaly, len(result.Anomalies))
 	for i := range rows {
 		rows[i] = anomalyMessage(&result.Anomalies[i])

@@ -77,7 +77,7 @@ func TestQueryAnomalies(t *testing.T) {
 }
 
 func TestSyscallQueriesTimeOut(t *testing.T) {
-	s := &service{store: &stub{query: untilDone}, maxRows: 1, queryTimeout: time.Millisecond}
+	s := &service{store: &stub{query: untilDone}, limits: limits{rows: 1}, queryTimeout: time.Millisecond}
 	_, err := s.QuerySyscalls(context.Background(), connect.NewRequest(&orb8v1.QuerySyscallsRequest{}))
 	assert.Equal(t, connect.CodeDeadlineExceeded, connect.CodeOf(err))
 	_, err = s.QueryAnomalies(context.Background(), connect.NewRequest(&orb8v1.QueryAnomaliesRequest{}))
@@ -113,7 +113,7 @@ func TestParseSyscallQuery(t *testing.T) {
 			Syscalls: []string{"openat", "0042"}, Nodes: []string{"node-a"},
 		}, {}},
 		Deny: []*orb8v1.SyscallFilter{{Syscalls: []string{"_llseek"}}},
-	}, 10)
+	}, limits{rows: 10})
 	require.NoError(t, err)
 	assert.Equal(t, storage.SyscallQuery{
 		Since: time.Unix(1, 0).UTC(), Until: time.Unix(2, 0).UTC(), Limit: 10,
@@ -129,16 +129,16 @@ func TestParseSyscallQuery(t *testing.T) {
 
 func TestParseSyscallQueriesRefuse(t *testing.T) {
 	calls := func(f ...*orb8v1.SyscallFilter) error {
-		_, err := parseSyscallQuery(&orb8v1.QuerySyscallsRequest{Allow: f}, 10)
+		_, err := parseSyscallQuery(&orb8v1.QuerySyscallsRequest{Allow: f}, limits{rows: 10})
 		return err
 	}
 	anomalies := func(f ...*orb8v1.AnomalyFilter) error {
-		_, err := parseAnomalyQuery(&orb8v1.QueryAnomaliesRequest{Deny: f}, 10)
+		_, err := parseAnomalyQuery(&orb8v1.QueryAnomaliesRequest{Deny: f}, limits{rows: 10})
 		return err
 	}
 	_, badRange := parseAnomalyQuery(&orb8v1.QueryAnomaliesRequest{
 		Since: timestamppb.New(time.Unix(2, 0)), Until: timestamppb.New(time.Unix(1, 0)),
-	}, 10)
+	}, limits{rows: 10})
 	for want, err := range map[string]error{
 		"allow[1]: pods[0]: must not be empty":                                   calls(&orb8v1.SyscallFilter{}, &orb8v1.SyscallFilter{Pods: []string{""}}),
 		"allow[0]: nodes[0]: must not be empty":                                  calls(&orb8v1.SyscallFilter{Nodes: []string{""}}),
@@ -203,8 +203,8 @@ func TestSyscallMessages(t *testing.T) {
 	said := `"matched": "5", "truncated": true, "oldest": "1970-01-01T00:00:00Z", "missingNodes": ["node-b"],
 		"lost": {"calls": "1", "events": "2", "evictedRecords": "3"}`
 	coverage := storage.Coverage{Matched: 5, Lost: loss, Oldest: at(0), MissingNodes: []string{"node-b"}}
-	assert.JSONEq(t, `{`+said+`}`, protojson.Format(syscallsResponse(&storage.SyscallResult{Coverage: coverage})))
-	assert.JSONEq(t, `{`+said+`}`, protojson.Format(anomaliesResponse(&storage.AnomalyResult{Coverage: coverage})))
+	assert.JSONEq(t, `{`+said+`}`, protojson.Format(syscallsResponse(nil, &storage.SyscallResult{Coverage: coverage})))
+	assert.JSONEq(t, `{`+said+`}`, protojson.Format(anomaliesResponse(nil, &storage.AnomalyResult{Coverage: coverage})))
 }
 
 func TestSyscallStatusMessage(t *testing.T) {

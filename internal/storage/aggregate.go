@@ -2,6 +2,7 @@ package storage
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -43,7 +44,12 @@ type AggregateQuery struct {
 	// Bucket divides the range into buckets that begin at multiples of it since the epoch; a record is in that of its start. 0 is
 	// none.
 	Bucket time.Duration
+	// MaxGroups is how many groups and buckets of groups there may be; 0 means no limit.
+	MaxGroups int
 }
+
+// ErrTooManyGroups is the error of an aggregation that has more than MaxGroups.
+var ErrTooManyGroups = errors.New("too many groups")
 
 // AggregateResult is the answer to an AggregateQuery.
 type AggregateResult struct {
@@ -338,6 +344,8 @@ type Groups struct {
 	by     []string
 	values []uint64
 	groups map[string]*group
+	// cells are the groups and their buckets.
+	cells int
 }
 
 type group struct {
@@ -415,6 +423,9 @@ func add[D, M any](g *Groups, of D, dimensions map[string]func(D) string, sum M,
 
 // Add adds sums to the group of these dimensions; it keeps neither slice.
 func (g *Groups) Add(by []string, values []uint64, start time.Time) {
+	if g.Err() != nil {
+		return
+	}
 	g.key.Reset()
 	for _, v := range by {
 		g.key.WriteString(v)
@@ -424,6 +435,7 @@ func (g *Groups) Add(by []string, values []uint64, start time.Time) {
 	if !there {
 		to = &group{by: slices.Clone(by), values: make([]uint64, len(values))}
 		g.groups[g.key.String()] = to
+		g.cells++
 	}
 	sum(to.values, values)
 	if g.query.Bucket <= 0 {
@@ -435,8 +447,17 @@ func (g *Groups) Add(by []string, values []uint64, start time.Time) {
 	at := BucketOf(start.UnixNano(), g.query.Bucket)
 	if to.buckets[at] == nil {
 		to.buckets[at] = make([]uint64, len(values))
+		g.cells++
 	}
 	sum(to.buckets[at], values)
+}
+
+// Err returns ErrTooManyGroups once there are: what is added after that is not.
+func (g *Groups) Err() error {
+	if g.query.MaxGroups > 0 && g.cells > g.query.MaxGroups {
+		return ErrTooManyGroups
+	}
+	return nil
 }
 
 // BucketOf returns the beginning of the bucket that an instant is in, both in nanoseconds since the epoch.

@@ -138,3 +138,17 @@ func TestUnknownDimensionsAndMeasures(t *testing.T) {
 		assert.ErrorContains(t, err, tt.want, name)
 	}
 }
+
+func TestGroupsAreBounded(t *testing.T) {
+	g := groupsOf(t, AggregateQuery{By: []string{"node"}, Measures: []string{"bytes"}, Bucket: time.Second, MaxGroups: 4})
+	add := func(node string, second int64) error {
+		g.Add([]string{node}, []uint64{1}, time.Unix(second, 0))
+		return g.Err()
+	}
+	require.NoError(t, add("a", 1))
+	require.NoError(t, add("a", 1))
+	require.NoError(t, add("b", 1))
+	require.ErrorIs(t, add("b", 2), ErrTooManyGroups, "two groups, and of these three buckets")
+	require.ErrorIs(t, add("a", 1), ErrTooManyGroups)
+	assert.Equal(t, []uint64{4}, g.Result(Coverage{}).Total.Values, "what comes after is not added")
+}

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/orb8/orb8/internal/storage"
@@ -19,7 +20,7 @@ func (s *Store) Aggregate(ctx context.Context, query storage.AggregateQuery) (st
 	}
 	defer done()
 	coverage, err := s.sum(ctx, &query, groups)
-	if err != nil {
+	if err = cmp.Or(err, groups.Err()); err != nil {
 		return storage.AggregateResult{}, err
 	}
 	return groups.Result(coverage), nil
