@@ -66,6 +66,10 @@ func (s *stub) Aggregate(ctx context.Context, _ storage.AggregateQuery) (storage
 	return storage.AggregateResult{}, s.query(ctx)
 }
 
+func (s *stub) QueryGPU(ctx context.Context, _ storage.GPUQuery) (storage.GPUResult, error) {
+	return storage.GPUResult{}, s.query(ctx)
+}
+
 func (s *stub) Status(ctx context.Context) (storage.Status, error) {
 	return storage.Status{}, s.status(ctx)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/feed"
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/metadata"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/residency"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
@@ -174,6 +175,11 @@ func (e *storageExtension) WriteAnomalies(ctx context.Context, anomalies []sysca
 	return err
 }
 
+func (e *storageExtension) WriteGPU(ctx context.Context, samples []gpu.Sample) error {
+	_, err := e.backend.WriteGPU(ctx, samples)
+	return err
+}
+
 func (e *storageExtension) WriteSyscallStatus(ctx context.Context, status syscalls.Status) error {
 	return e.backend.WriteSyscallStatus(ctx, status)
 }
@@ -196,6 +202,10 @@ func (e *storageExtension) QueryAnomalies(ctx context.Context, query storage.Ano
 
 func (e *storageExtension) Aggregate(ctx context.Context, query storage.AggregateQuery) (storage.AggregateResult, error) {
 	return e.backend.Aggregate(ctx, query)
+}
+
+func (e *storageExtension) QueryGPU(ctx context.Context, query storage.GPUQuery) (storage.GPUResult, error) {
+	return e.backend.QueryGPU(ctx, query)
 }
 
 func (e *storageExtension) Status(context.Context) (storage.Status, error) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -37,6 +38,8 @@ type Writer interface {
 	WriteSyscallEvents(ctx context.Context, events []syscalls.Event) error
 	// WriteAnomalies stores anomalies and hands each to the subscribers, with the guarantees of WriteFlows.
 	WriteAnomalies(ctx context.Context, anomalies []syscalls.Anomaly) error
+	// WriteGPU stores samples of GPUs, with the guarantees of WriteFlows. No subscriber gets them.
+	WriteGPU(ctx context.Context, samples []gpu.Sample) error
 	// WriteSyscallStatus is to a node's system calls what WriteStatus is to its flows.
 	WriteSyscallStatus(ctx context.Context, status syscalls.Status) error
 }
@@ -52,6 +55,8 @@ type Reader interface {
 	QuerySyscalls(ctx context.Context, query SyscallQuery) (SyscallResult, error)
 	// QueryAnomalies returns the anomalies of a time range. It ends early as QueryFlows does.
 	QueryAnomalies(ctx context.Context, query AnomalyQuery) (AnomalyResult, error)
+	// QueryGPU returns the samples of a time range as series. It ends early as QueryFlows does.
+	QueryGPU(ctx context.Context, query GPUQuery) (GPUResult, error)
 	// Aggregate sums the records of a time range by group. Of flows it sums those that QueryFlows with both ends joined has rows
 	// for, so that what both ends of a connection saw counts once: its dimensions are of the whole range, and an interval's counts
 	// are in the bucket of its start. It ends early as QueryFlows does, and fails as NewGroups does.
@@ -162,7 +167,8 @@ type NodeStatus struct {
 // StoreStatus is the state of the store.
 type StoreStatus struct {
 	Backend string
-	// Records are flow records, lookups, counts of a container's system calls in an interval, and anomalies.
+	// Records are flow records, lookups, counts of a container's system calls in an interval, anomalies and samples of
+	// GPUs.
 	Records uint64
 	// Bytes is what the records take, of memory or of a disk, MaxBytes its bound.
 	Bytes, MaxBytes uint64

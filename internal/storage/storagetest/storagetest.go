@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		"lookups":                             testLookups,
 		"system calls are summed":             testSyscalls,
 		"anomalies":                           testAnomalies,
+		"samples of GPUs":                     testGPU,
 		"flows are summed by group":           testAggregateFlows,
 		"lookups are summed by group":         testAggregateLookups,
 		"system calls are summed by group":    testAggregateSyscalls,

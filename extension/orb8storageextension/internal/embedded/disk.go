@@ -152,6 +152,7 @@ func (c covered) in(kind string, segment int) bool {
 // kinds are the blocks for what a batch holds.
 var kinds = map[journal.Kind]string{
 	journal.Flows: "flows", journal.Lookups: "lookups", journal.Counts: "syscalls", journal.Anomalies: "anomalies",
+	journal.GPU: "gpu",
 }
 
 func (d *disk) replay(segment int, b *journal.Batch, covered covered) {
@@ -259,7 +260,7 @@ func (d *disk) append(b *journal.Batch, record []byte) (fresh bool, appended uin
 func (d *disk) head() uint64 {
 	d.store.mu.RLock()
 	defer d.store.mu.RUnlock()
-	return d.store.flows.bytes + d.store.lookups.bytes + d.store.counts.bytes + d.store.anomalies.bytes
+	return d.store.memory()
 }
 
 // room waits until there is memory for more records. Where blocks cannot be written there will be none.

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -105,12 +106,23 @@ func corpus(seconds int) []func(*Store) error {
 			},
 		}
 		bare := syscalls.Anomaly{Time: at(i), Node: "node-b", Workload: "w", Rule: "rate", Severity: syscalls.SeverityInfo, Call: syscalls.Call{ABI: syscalls.I386, Number: 1}}
+		samples := []gpu.Sample{
+			{Series: gpu.Series{
+				Node: "node-a", Metric: "hw.energy", Unit: "J", Counter: true, Attributes: "a=b",
+				Device: gpu.Device{ID: "MIG-0", Parent: "GPU-0", Index: 3, Model: "H100", PCIAddress: "0000:17:00.0", MIGProfile: "1g.10gb"},
+			}, Time: at(i), Start: at(i / 7 * 7), Value: float64(i % 7)},
+			{Series: gpu.Series{
+				Node: "node-a", Device: gpu.Device{ID: "MIG-0", Parent: "GPU-0"}, Metric: gpu.MetricAllocation, Unit: "1",
+				Identity: flow.Identity{Pod: fmt.Sprint("train-", i/20), Namespace: "ml"},
+			}, Time: at(i), Value: 1},
+		}
 		writes = append(writes,
 			func(s *Store) error { return second(s.WriteFlows(ctx, []flow.Record{sent, other, failed})) },
 			func(s *Store) error { return second(s.WriteFlows(ctx, []flow.Record{received})) },
 			func(s *Store) error { return second(s.WriteLookups(ctx, []flow.Lookup{lookup})) },
 			func(s *Store) error { return second(s.WriteSyscalls(ctx, []syscalls.Counts{calls})) },
 			func(s *Store) error { return second(s.WriteAnomalies(ctx, []syscalls.Anomaly{n, bare})) },
+			func(s *Store) error { return second(s.WriteGPU(ctx, samples)) },
 			func(s *Store) error { return s.WriteStatus(ctx, status("node-a", 0, i, uint64(i))) },
 			func(s *Store) error { return s.WriteSyscallStatus(ctx, callStatus("node-b", 0, i, uint64(2*i))) },
 		)
@@ -126,6 +138,7 @@ type answers struct {
 	Lookups   []storage.LookupResult
 	Syscalls  []storage.SyscallResult
 	Anomalies []storage.AnomalyResult
+	GPU       []storage.GPUResult
 	Nodes     []storage.NodeStatus
 	Records   uint64
 }
@@ -157,6 +170,11 @@ func ask(t testing.TB, s *Store) answers {
 		r, err := s.QueryAnomalies(ctx, q)
 		require.NoError(t, err)
 		a.Anomalies = append(a.Anomalies, r)
+	}
+	for _, q := range []storage.GPUQuery{{}, {Since: at(10), Until: at(20), Step: 5 * time.Second}, {Limit: 1}} {
+		r, err := s.QueryGPU(ctx, q)
+		require.NoError(t, err)
+		a.GPU = append(a.GPU, r)
 	}
 	got := s.Status()
 	a.Nodes, a.Records = got.Nodes, got.Store.Records

@@ -9,6 +9,7 @@ import (
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/journal"
+	"github.com/orb8/orb8/internal/storage"
 )
 
 // FuzzBlock changes some bytes of a block: reading it succeeds or fails, and takes no more memory than a block may.
@@ -55,6 +56,11 @@ func FuzzBlock(f *testing.F) {
 			_ = readCounts(file, -all, all, func(c *countsChunk) error { return nil })
 		case "anomalies":
 			_ = readAnomalies(file, -all, all, func(c *anomalyChunk) error { return nil })
+		case "gpu":
+			_ = readGPU(file, -all, all, func(c *gpuChunk) error {
+				c.view().addTo(storage.NewTimelines(&storage.GPUQuery{}), -all, all)
+				return nil
+			})
 		}
 	})
 }
@@ -63,6 +69,7 @@ func FuzzBlock(f *testing.F) {
 func FuzzRecord(f *testing.F) {
 	for _, b := range []*journal.Batch{
 		{Kind: journal.Flows, Flows: many(3, 1)}, {Kind: journal.NetworkStatus, NetworkStatus: status("node-a", 0, 1, 2)},
+		{Kind: journal.GPU, GPU: scrape(2, 1)},
 	} {
 		record, err := b.Encode(nil)
 		require.NoError(f, err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -82,6 +83,18 @@ func writeAnomalies(dir string, name block.Name, meta block.Meta, segments []*an
 
 func mergeAnomalies(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
 	return block.Write(dir, name, meta, nil, copied[block.AnomalyRow](files))
+}
+
+func writeGPU(dir string, name block.Name, meta block.Meta, segments []*gpuChunk) (*block.File, error) {
+	return block.Write(dir, name, meta, nil, converted(segments, func(c *gpuChunk) int { return len(c.times) },
+		func(c *gpuChunk, i int) block.GPURow {
+			n := c.view().sample(i)
+			return block.GPURowOf(&n)
+		}))
+}
+
+func mergeGPU(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
+	return block.Write(dir, name, meta, nil, copied[block.GPURow](files))
 }
 
 // converted yields the rows of segments as those of a block.
@@ -179,4 +192,11 @@ func readAnomalies(f *block.File, since, until int64, use func(*anomalyChunk) er
 		at := n.Time.UnixNano()
 		return at >= since && at < until
 	}, (*anomalyChunk).append, use)
+}
+
+func readGPU(f *block.File, since, until int64, use func(*gpuChunk) error) error {
+	return readSegments(f, newGPUChunk, (*block.GPURow).Sample, func(n *gpu.Sample) bool {
+		at := n.Time.UnixNano()
+		return at >= since && at < until
+	}, (*gpuChunk).append, use)
 }

@@ -22,6 +22,12 @@ type node struct {
 func (n *node) flowReports() *reports { return &n.flows }
 func (n *node) callReports() *reports { return &n.calls }
 
+// anyReports are those of the node as a whole: whether it reports, and no losses.
+func (n *node) anyReports() *reports {
+	latest := n.latest()
+	return &reports{last: latest.last, seen: latest.seen}
+}
+
 // latest are the reports of the receiver that was heard of last.
 func (n *node) latest() *reports {
 	if n.calls.seen.After(n.flows.seen) {

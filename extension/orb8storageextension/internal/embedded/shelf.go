@@ -40,12 +40,13 @@ func (s *Store) histories() []shelf {
 		&shelfOf[*lookupChunk]{"lookups", &s.lookups, writeLookups, mergeLookups},
 		&shelfOf[*countsChunk]{"syscalls", &s.counts, writeCounts, mergeCounts},
 		&shelfOf[*anomalyChunk]{"anomalies", &s.anomalies, writeAnomalies, mergeAnomalies},
+		&shelfOf[*gpuChunk]{"gpu", &s.gpu, writeGPU, mergeGPU},
 		&shelfOf[*chunk]{"flows", &s.flows, writeFlows, mergeFlows},
 	}
 }
 
 // shares are what each kind but the flows may take of the bytes of a store: one in so many.
-var shares = map[string]uint64{"lookups": lookupShare, "syscalls": countsShare, "anomalies": anomalyShare}
+var shares = map[string]uint64{"lookups": lookupShare, "syscalls": countsShare, "anomalies": anomalyShare, "gpu": gpuShare}
 
 type shelfOf[S segment] struct {
 	name    string

@@ -35,7 +35,7 @@ type Settings struct {
 	Now func() time.Time
 }
 
-// Store keeps flow records, lookups, counts of system calls and anomalies. The oldest go when they arrived longer than the
+// Store keeps flow records, lookups, counts of system calls, anomalies and samples of GPUs. The oldest go when they arrived longer than the
 // retention ago, or when all together take more than MaxBytes.
 type Store struct {
 	settings Settings
@@ -46,6 +46,7 @@ type Store struct {
 	lookups   history[*lookupChunk]
 	counts    history[*countsChunk]
 	anomalies history[*anomalyChunk]
+	gpu       history[*gpuChunk]
 	nodes     map[string]*node
 
 	// disk is nil where the store is in memory alone.
@@ -62,6 +63,7 @@ func New(settings Settings) *Store {
 		lookups:   newHistory(newLookupChunk, now),
 		counts:    newHistory(newCountsChunk, now),
 		anomalies: newHistory(newAnomalyChunk, now),
+		gpu:       newHistory(newGPUChunk, now),
 		nodes:     map[string]*node{},
 	}
 }
@@ -98,6 +100,8 @@ func (s *Store) apply(b *journal.Batch) {
 		appendAll(&s.counts, b.Counts, (*countsChunk).append, now)
 	case journal.Anomalies:
 		appendAll(&s.anomalies, b.Anomalies, (*anomalyChunk).append, now)
+	case journal.GPU:
+		appendAll(&s.gpu, b.GPU, (*gpuChunk).append, now)
 	case journal.NetworkStatus:
 		s.noteStatus(b.NetworkStatus, b.Arrived)
 	case journal.SyscallStatus:
@@ -121,6 +125,7 @@ func (s *Store) expire(now time.Time) {
 	s.lookups.expire(before)
 	s.counts.expire(before)
 	s.anomalies.expire(before)
+	s.gpu.expire(before)
 }
 
 // evict keeps the memory bound. Each of the others has a share of it, and flows what they leave.
@@ -128,7 +133,13 @@ func (s *Store) evict() {
 	s.lookups.evict(s.settings.MaxBytes / lookupShare)
 	s.counts.evict(s.settings.MaxBytes / countsShare)
 	s.anomalies.evict(s.settings.MaxBytes / anomalyShare)
-	s.flows.evict(s.settings.MaxBytes - min(s.lookups.bytes+s.counts.bytes+s.anomalies.bytes, s.settings.MaxBytes))
+	s.gpu.evict(s.settings.MaxBytes / gpuShare)
+	s.flows.evict(s.settings.MaxBytes - min(s.memory()-s.flows.bytes, s.settings.MaxBytes))
+}
+
+// memory returns what is not in blocks takes.
+func (s *Store) memory() uint64 {
+	return s.flows.bytes + s.lookups.bytes + s.counts.bytes + s.anomalies.bytes + s.gpu.bytes
 }
 
 // horizon returns the instant before which everything has expired.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -20,6 +21,7 @@ const (
 	Anomalies
 	NetworkStatus
 	SyscallStatus
+	GPU
 )
 
 // version is that of the encoding.
@@ -36,6 +38,7 @@ type Batch struct {
 	Lookups       []flow.Lookup
 	Counts        []syscalls.Counts
 	Anomalies     []syscalls.Anomaly
+	GPU           []gpu.Sample
 	NetworkStatus flow.NetworkStatus
 	SyscallStatus syscalls.Status
 }
@@ -51,6 +54,8 @@ func (b *Batch) Identify() {
 		b.ID = countsID(b.Counts)
 	case Anomalies:
 		b.ID = anomaliesID(b.Anomalies)
+	case GPU:
+		b.ID = gpuID(b.GPU)
 	}
 }
 
@@ -90,6 +95,8 @@ func (b *Batch) code(c *codec) error {
 		list(c, &b.Counts, c.counts)
 	case Anomalies:
 		list(c, &b.Anomalies, c.anomaly)
+	case GPU:
+		list(c, &b.GPU, c.sample)
 	case NetworkStatus:
 		return c.document(&b.NetworkStatus)
 	case SyscallStatus:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -339,6 +340,23 @@ func (c *codec) anomaly(n *syscalls.Anomaly) {
 		c.text(&a.Name)
 		c.text(&a.Value)
 	})
+}
+
+func (c *codec) sample(s *gpu.Sample) {
+	c.instant(&s.Time)
+	c.text(&s.Node)
+	c.identity(&s.Identity)
+	d := &s.Device
+	for _, text := range []*string{&d.ID, &d.Parent, &d.Model, &d.PCIAddress, &d.MIGProfile, &s.Metric, &s.Unit, &s.Attributes} {
+		c.text(text)
+	}
+	number(c, &d.Index)
+	c.float(&s.Value)
+	c.flag(&s.Counter)
+	started := !s.Start.IsZero()
+	if c.flag(&started); started {
+		c.instant(&s.Start)
+	}
 }
 
 // list leaves an empty list nil. It grows as it is read: what a damaged record claims to hold takes no memory.

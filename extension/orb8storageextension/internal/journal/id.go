@@ -3,8 +3,10 @@ package journal
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -75,6 +77,20 @@ func anomaliesID(anomalies []syscalls.Anomaly) ID {
 		h.number(uint64(n.Time.UnixNano()), n.Identity.CgroupID, uint64(n.Call.ABI)<<32|uint64(uint32(n.Call.Number)), n.Calls)
 		for _, s := range []string{n.Identity.Cgroup, n.Workload, n.Rule, n.Message} {
 			h.text(s)
+		}
+	}
+	return h.id()
+}
+
+// gpuID returns the id of a batch of samples of GPUs.
+func gpuID(samples []gpu.Sample) ID {
+	var h hasher
+	h.number(uint64(GPU))
+	for i := range samples {
+		s := &samples[i]
+		h.number(uint64(s.Time.UnixNano()), math.Float64bits(s.Value), s.Identity.CgroupID)
+		for _, text := range []string{s.Node, s.Device.ID, s.Metric, s.Attributes, s.Identity.Cgroup, s.Identity.ContainerID, s.Identity.PodUID} {
+			h.text(text)
 		}
 	}
 	return h.id()

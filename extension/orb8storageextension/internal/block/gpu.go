@@ -1,0 +1,57 @@
+package block
+
+import (
+	"time"
+
+	"github.com/orb8/orb8/internal/gpu"
+)
+
+// GPURow is a sample of a GPU.
+type GPURow struct {
+	Time int64 `parquet:"time,timestamp(nanosecond),delta"`
+	// Start is 0 where it is not known when a counter began, and of levels.
+	Start      int64   `parquet:"start,timestamp(nanosecond),delta"`
+	Node       string  `parquet:"node,dict"`
+	Device     string  `parquet:"device,dict"`
+	Parent     string  `parquet:"parent,dict"`
+	Index      uint32  `parquet:"index"`
+	Model      string  `parquet:"model,dict"`
+	PCIAddress string  `parquet:"pci_address,dict"`
+	MIGProfile string  `parquet:"mig_profile,dict"`
+	Container  who     `parquet:"container"`
+	Metric     string  `parquet:"metric,dict"`
+	Unit       string  `parquet:"unit,dict"`
+	Attributes string  `parquet:"attributes,dict"`
+	Counter    bool    `parquet:"counter"`
+	Value      float64 `parquet:"value"`
+}
+
+// GPURowOf returns the row of a sample.
+func GPURowOf(s *gpu.Sample) GPURow {
+	row := GPURow{
+		Time: s.Time.UnixNano(), Node: s.Node, Device: s.Device.ID, Parent: s.Device.Parent, Index: s.Device.Index, Model: s.Device.Model,
+		PCIAddress: s.Device.PCIAddress, MIGProfile: s.Device.MIGProfile, Container: whoOf(&s.Identity), Metric: s.Metric, Unit: s.Unit,
+		Attributes: s.Attributes, Counter: s.Counter, Value: s.Value,
+	}
+	if !s.Start.IsZero() {
+		row.Start = s.Start.UnixNano()
+	}
+	return row
+}
+
+// Sample is the inverse of GPURowOf.
+func (r *GPURow) Sample() (gpu.Sample, error) {
+	s := gpu.Sample{
+		Series: gpu.Series{
+			Node: r.Node, Identity: r.Container.identity(), Metric: r.Metric, Unit: r.Unit, Attributes: r.Attributes, Counter: r.Counter,
+			Device: gpu.Device{
+				ID: r.Device, Parent: r.Parent, Index: r.Index, Model: r.Model, PCIAddress: r.PCIAddress, MIGProfile: r.MIGProfile,
+			},
+		},
+		Time: time.Unix(0, r.Time).UTC(), Value: r.Value,
+	}
+	if r.Start != 0 {
+		s.Start = time.Unix(0, r.Start).UTC()
+	}
+	return s, nil
+}
