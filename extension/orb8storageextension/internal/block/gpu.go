@@ -1,10 +1,6 @@
 package block
 
-import (
-	"time"
-
-	"github.com/orb8/orb8/internal/gpu"
-)
+import "github.com/orb8/orb8/internal/gpu"
 
 // GPURow is a sample of a GPU.
 type GPURow struct {
@@ -37,21 +33,4 @@ func GPURowOf(s *gpu.Sample) GPURow {
 		row.Start = s.Start.UnixNano()
 	}
 	return row
-}
-
-// Sample is the inverse of GPURowOf.
-func (r *GPURow) Sample() (gpu.Sample, error) {
-	s := gpu.Sample{
-		Series: gpu.Series{
-			Node: r.Node, Identity: r.Container.identity(), Metric: r.Metric, Unit: r.Unit, Attributes: r.Attributes, Counter: r.Counter,
-			Device: gpu.Device{
-				ID: r.Device, Parent: r.Parent, Index: r.Index, Model: r.Model, PCIAddress: r.PCIAddress, MIGProfile: r.MIGProfile,
-			},
-		},
-		Time: time.Unix(0, r.Time).UTC(), Value: r.Value,
-	}
-	if r.Start != 0 {
-		s.Start = time.Unix(0, r.Start).UTC()
-	}
-	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/parquet-go/parquet-go"
 )
@@ -74,13 +75,11 @@ type Group struct {
 	err     error
 }
 
-// Groups returns the row groups.
+// Groups returns the row groups. The name of a column in a struct has the struct's and a dot before it.
 func (f *File) Groups() []*Group {
 	columns := map[string]int{}
 	for i, path := range f.parquet.Schema().Columns() {
-		if len(path) == 1 {
-			columns[path[0]] = i
-		}
+		columns[strings.Join(path, ".")] = i
 	}
 	var groups []*Group
 	for _, group := range f.parquet.RowGroups() {
@@ -156,11 +155,13 @@ func pages(c parquet.ColumnChunk, use func(parquet.Page) error) error {
 	}
 }
 
-// Integer is what columns of numbers hold.
-type Integer interface{ int64 | uint64 | uint32 }
+// Number is what columns of numbers hold.
+type Number interface {
+	int64 | uint64 | uint32 | float64
+}
 
 // Numbers reads a column of numbers.
-func Numbers[N Integer](g *Group, column string) []N {
+func Numbers[N Number](g *Group, column string) []N {
 	return values(g, column, func(page parquet.Page, rows []N) ([]N, error) {
 		data := page.Data()
 		switch into := any(&rows).(type) {
@@ -170,6 +171,8 @@ func Numbers[N Integer](g *Group, column string) []N {
 			*into = append(*into, data.Uint64()...)
 		case *[]uint32:
 			*into = append(*into, data.Uint32()...)
+		case *[]float64:
+			*into = append(*into, data.Double()...)
 		}
 		return rows, nil
 	})

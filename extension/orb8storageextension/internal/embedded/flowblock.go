@@ -128,7 +128,7 @@ func (v *view) blockRow(i uint32) block.FlowRow {
 
 // readFlows reads a row group into a view.
 func readFlows(g *block.Group) (view, error) {
-	r := flowReader{Group: g, chunk: newChunk(), rows: make([]row, g.Len())}
+	r := columnReader{Group: g, chunk: newChunk(), rows: make([]row, g.Len())}
 	each(block.Numbers[int64](g, "start"), func(i int, n int64) { r.rows[i].start = n })
 	each(block.Numbers[int64](g, "end"), func(i int, n int64) { r.rows[i].end = n })
 	each(block.Numbers[uint64](g, "bytes"), func(i int, n uint64) { r.rows[i].bytes = n })
@@ -165,15 +165,15 @@ func each[T any](column []T, use func(int, T)) {
 	}
 }
 
-// flowReader puts the columns of a row group together again. The chunk lends its dictionary.
-type flowReader struct {
+// columnReader puts the columns of a row group together again. The chunk lends its dictionary.
+type columnReader struct {
 	*block.Group
 	chunk *chunk
 	rows  []row
 }
 
 // words reads a column of strings as indexes into the chunk's dictionary.
-func (r *flowReader) words(column string) []uint32 {
+func (r *columnReader) words(column string) []uint32 {
 	dictionary, rows := r.Words(column)
 	ids := make([]uint32, len(dictionary))
 	for i, word := range dictionary {
@@ -188,7 +188,7 @@ func (r *flowReader) words(column string) []uint32 {
 }
 
 // parsed reads a column of strings that stand for something else.
-func parsed[T any](r *flowReader, column string, parse func(string) (T, error), use func(int, T)) {
+func parsed[T any](r *columnReader, column string, parse func(string) (T, error), use func(int, T)) {
 	dictionary, rows := r.Words(column)
 	values := make([]T, len(dictionary))
 	for i, word := range dictionary {
@@ -210,7 +210,7 @@ func address16(s string) ([16]byte, error) {
 }
 
 // identities reads the columns of an end. Rows follow one another whose identity is the same: it is looked up when it changes.
-func (r *flowReader) identities(end string, use func(int, uint32)) {
+func (r *columnReader) identities(end string, use func(int, uint32)) {
 	type key struct {
 		cgroup uint64
 		pid    uint32
@@ -228,7 +228,7 @@ func (r *flowReader) identities(end string, use func(int, uint32)) {
 	var last key
 	var id uint32
 	s := func(n uint32) string { return r.chunk.strings[n] }
-	for i := range r.rows {
+	for i := range r.Len() {
 		k := key{cgroup: cgroups[i], pid: pids[i]}
 		for j := range words {
 			k.words[j] = words[j][i]
@@ -250,7 +250,7 @@ func (r *flowReader) identities(end string, use func(int, uint32)) {
 	}
 }
 
-func (r *flowReader) healths() {
+func (r *columnReader) healths() {
 	client, server := block.Numbers[uint32](r.Group, "client_isn"), block.Numbers[uint32](r.Group, "server_isn")
 	srtt, minRTT, handshake := block.Numbers[uint32](r.Group, "srtt_us"), block.Numbers[uint32](r.Group, "min_rtt_us"), block.Numbers[uint32](r.Group, "handshake_us")
 	retransmits, zeroWindows := block.Numbers[uint32](r.Group, "retransmits"), block.Numbers[uint32](r.Group, "zero_windows")

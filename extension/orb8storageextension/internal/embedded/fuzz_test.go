@@ -57,10 +57,11 @@ func FuzzBlock(f *testing.F) {
 		case "anomalies":
 			_ = readAnomalies(file, -all, all, func(c *anomalyChunk) error { return nil })
 		case "gpu":
-			_ = readGPU(file, -all, all, func(c *gpuChunk) error {
-				c.view().addTo(storage.NewTimelines(&storage.GPUQuery{}), -all, all)
-				return nil
-			})
+			for _, g := range file.Groups() {
+				if v, err := readGPU(g); err == nil {
+					v.addTo(storage.NewTimelines(&storage.GPUQuery{}), -all, all)
+				}
+			}
 		}
 	})
 }

@@ -154,7 +154,17 @@ func (s *Store) QueryGPU(ctx context.Context, query storage.GPUQuery) (storage.G
 	defer free(files)
 	lines := storage.NewTimelines(&query)
 	lost, err := s.readBlocks(ctx, "gpu", files, func(f *block.File) error {
-		return readGPU(f, since, until, checked(ctx, func(c *gpuChunk) { c.view().addTo(lines, since, until) }))
+		for _, g := range f.Groups() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			v, err := readGPU(g)
+			if err != nil {
+				return err
+			}
+			v.addTo(lines, since, until)
+		}
+		return nil
 	})
 	if err != nil {
 		return storage.GPUResult{}, err

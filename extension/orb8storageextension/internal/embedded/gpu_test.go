@@ -151,12 +151,12 @@ func BenchmarkQueryGPUHour(b *testing.B) {
 			}
 			if where == "blocks" {
 				seal(b, s)
-				b.ReportMetric(float64(s.Status().Store.Bytes)/float64(s.Status().Store.Records), "B/sample")
 			}
 			q := storage.GPUQuery{Step: time.Minute, Selection: storage.GPUSelection{Allow: []storage.GPUFilter{{Pods: []string{"train-3"}, Metrics: []string{"gpu.metric.4"}}}}}
 			for b.Loop() {
 				require.Len(b, queryGPU(b, s, q).Series, 1)
 			}
+			b.ReportMetric(float64(s.Status().Store.Bytes)/float64(s.Status().Store.Records), "B/sample")
 		})
 	}
 }

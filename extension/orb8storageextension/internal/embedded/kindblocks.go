@@ -6,7 +6,6 @@ import (
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/flow"
-	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -194,9 +193,37 @@ func readAnomalies(f *block.File, since, until int64, use func(*anomalyChunk) er
 	}, (*anomalyChunk).append, use)
 }
 
-func readGPU(f *block.File, since, until int64, use func(*gpuChunk) error) error {
-	return readSegments(f, newGPUChunk, (*block.GPURow).Sample, func(n *gpu.Sample) bool {
-		at := n.Time.UnixNano()
-		return at >= since && at < until
-	}, (*gpuChunk).append, use)
+// readGPU reads a row group into a view.
+func readGPU(g *block.Group) (*gpuView, error) {
+	r := columnReader{Group: g, chunk: newChunk()}
+	rows := make([]gpuSeries, g.Len())
+	for column, field := range map[string]func(*gpuSeries) *uint32{
+		"node": func(s *gpuSeries) *uint32 { return &s.node }, "device": func(s *gpuSeries) *uint32 { return &s.device },
+		"parent": func(s *gpuSeries) *uint32 { return &s.parent }, "model": func(s *gpuSeries) *uint32 { return &s.model },
+		"pci_address": func(s *gpuSeries) *uint32 { return &s.pciAddress }, "mig_profile": func(s *gpuSeries) *uint32 { return &s.migProfile },
+		"metric": func(s *gpuSeries) *uint32 { return &s.metric }, "unit": func(s *gpuSeries) *uint32 { return &s.unit },
+		"attributes": func(s *gpuSeries) *uint32 { return &s.attributes },
+	} {
+		each(r.words(column), func(i int, word uint32) { *field(&rows[i]) = word })
+	}
+	each(block.Numbers[int64](g, "start"), func(i int, n int64) { rows[i].start = n })
+	each(block.Numbers[uint32](g, "index"), func(i int, n uint32) { rows[i].index = n })
+	each(g.Flags("counter"), func(i int, counter bool) { rows[i].counter = counter })
+	r.identities("container.", func(i int, id uint32) { rows[i].identity = id })
+	v := &gpuView{times: block.Numbers[int64](g, "time"), values: block.Numbers[float64](g, "value"), of: make([]uint32, len(rows))}
+	if err := g.Err(); err != nil {
+		return nil, err
+	}
+	index := map[gpuSeries]uint32{}
+	for i := range rows {
+		id, known := index[rows[i]]
+		if !known {
+			id = uint32(len(v.series))
+			v.series = append(v.series, rows[i])
+			index[rows[i]] = id
+		}
+		v.of[i] = id
+	}
+	v.words = r.chunk.words
+	return v, nil
 }
