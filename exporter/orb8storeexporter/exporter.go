@@ -27,8 +27,8 @@ type storeExporter struct {
 	storage   component.ID
 	telemetry *metadata.TelemetryBuilder
 	writer    storage.Writer
-	// batches are *batch that were used and can be again: what they hold is nobody's.
-	batches sync.Pool
+	// batches are *batch and metricBatches *metricBatch that were used and can be again: what they hold is nobody's.
+	batches, metricBatches sync.Pool
 }
 
 func newStoreExporter(settings component.TelemetrySettings, cfg *Config) (*storeExporter, error) {

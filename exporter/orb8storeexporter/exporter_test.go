@@ -22,6 +22,7 @@ import (
 	"github.com/orb8/orb8/exporter/orb8storeexporter/internal/metadatatest"
 	"github.com/orb8/orb8/extension/orb8storageextension"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -43,6 +44,8 @@ type fakeStore struct {
 	calls         []syscalls.Event
 	anomalies     []syscalls.Anomaly
 	callsStatuses []syscalls.Status
+
+	samples []gpu.Sample
 
 	largest int
 	err     error
@@ -85,6 +88,12 @@ func (s *fakeStore) WriteSyscallEvents(_ context.Context, events []syscalls.Even
 
 func (s *fakeStore) WriteAnomalies(_ context.Context, anomalies []syscalls.Anomaly) error {
 	s.anomalies = append(s.anomalies, anomalies...)
+	return s.err
+}
+
+func (s *fakeStore) WriteGPU(_ context.Context, samples []gpu.Sample) error {
+	s.samples = append(s.samples, samples...)
+	s.largest = max(s.largest, len(samples))
 	return s.err
 }
 

@@ -23,11 +23,13 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                 metric.Meter
-	mu                    sync.Mutex
-	registrations         []metric.Registration
-	StoreIgnoredRecords   metric.Int64Counter
-	StoreMalformedRecords metric.Int64Counter
+	meter                    metric.Meter
+	mu                       sync.Mutex
+	registrations            []metric.Registration
+	StoreIgnoredDataPoints   metric.Int64Counter
+	StoreIgnoredRecords      metric.Int64Counter
+	StoreMalformedDataPoints metric.Int64Counter
+	StoreMalformedRecords    metric.Int64Counter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -59,10 +61,22 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.StoreIgnoredDataPoints, err = builder.meter.Int64Counter(
+		"orb8_store_ignored_data_points",
+		metric.WithDescription("Data points of metrics that were left aside because they are of no GPU. [Development]"),
+		metric.WithUnit("{data_point}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.StoreIgnoredRecords, err = builder.meter.Int64Counter(
 		"orb8_store_ignored_records",
 		metric.WithDescription("Log records that were left aside because their event name is none of orb8's. [Development]"),
 		metric.WithUnit("{record}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.StoreMalformedDataPoints, err = builder.meter.Int64Counter(
+		"orb8_store_malformed_data_points",
+		metric.WithDescription("Data points of a GPU's metrics that were dropped because an attribute, the time or the value is missing or malformed. [Development]"),
+		metric.WithUnit("{data_point}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.StoreMalformedRecords, err = builder.meter.Int64Counter(

@@ -19,9 +19,17 @@ func TestSetupTelemetry(t *testing.T) {
 	tb, err := metadata.NewTelemetryBuilder(testTel.NewTelemetrySettings())
 	require.NoError(t, err)
 	defer tb.Shutdown()
+	tb.StoreIgnoredDataPoints.Add(context.Background(), 1)
 	tb.StoreIgnoredRecords.Add(context.Background(), 1)
+	tb.StoreMalformedDataPoints.Add(context.Background(), 1)
 	tb.StoreMalformedRecords.Add(context.Background(), 1)
+	AssertEqualStoreIgnoredDataPoints(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
 	AssertEqualStoreIgnoredRecords(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualStoreMalformedDataPoints(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualStoreMalformedRecords(t, testTel,
