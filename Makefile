@@ -34,6 +34,8 @@ as-root: # before the build, which takes minutes
 build: distribution/build/main.go ## build bin/orb8-collector and bin/orb8
 	cd distribution/build && $(BUILD) -ldflags='-s -w' -o ../../$(BIN)/orb8-collector .
 	$(BUILD) -ldflags='-s -w -X main.version=v$(VERSION)' -o $(BIN)/orb8 ./cmd/orb8
+	@# In the PATH these make it `kubectl orb8`.
+	@ln -sf orb8 $(BIN)/kubectl-orb8 && ln -sf orb8 $(BIN)/kubectl_complete-orb8
 
 # ocb writes the collector's main package and pins its modules; building it is left to go, which knows what is up to date.
 distribution/build/main.go: builder-config.yaml go.mod go.sum internal/tools/go.mod

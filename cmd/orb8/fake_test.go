@@ -137,7 +137,7 @@ type result struct {
 func orb8(t testing.TB, agent string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := run(t.Context(), &app{agent: agent, now: testNow}, args, &stdout, &stderr)
+	code := run(t.Context(), &app{target: target{agent: agent}, now: testNow}, args, &stdout, &stderr)
 	return result{code, stdout.String(), stderr.String()}
 }
 

@@ -5,7 +5,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,15 +24,19 @@ const (
 var version string
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A terminal that goes away is a reason to stop, too: what was started for the command must end with it.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// Once the first signal is handled the second one kills, should a command hang while it stops.
 	context.AfterFunc(ctx, stop)
-	a := &app{agent: cmp.Or(os.Getenv("ORB8_AGENT"), defaultAgent), now: time.Now}
-	os.Exit(run(ctx, a, os.Args[1:], os.Stdout, os.Stderr))
+	program, args := calledAs(os.Args)
+	a := &app{target: targetFromEnvironment(), program: program, now: time.Now}
+	os.Exit(run(ctx, a, args, os.Stdout, os.Stderr))
 }
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, a *app, args []string, stdout, stderr io.Writer) int {
+	a.notices = stderr
+	defer a.close()
 	root := newRootCommand(a)
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -1,21 +1,30 @@
 package main
 
 import (
+	"cmp"
+	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
-const defaultAgent = "127.0.0.1:9090"
-
 // app is what the commands share.
 type app struct {
-	// agent is the HOST:PORT of the collector to ask.
-	agent string
+	target
+	// program is how the user calls this program; "orb8" if empty.
+	program string
 	// now also says, by its location, in which time zone tables show times.
 	now func() time.Time
+	// notices is where everything goes that is not data.
+	notices io.Writer
+
+	connecting sync.Mutex
+	connection *connection
 }
+
+func (a *app) notice(format string, args ...any) { notice(a.notices, format, args...) }
 
 // newRootCommand builds the command tree. What a holds before is the default of its flags.
 func newRootCommand(a *app) *cobra.Command {
@@ -38,8 +47,7 @@ they make, and shows the answer as a table, or as JSON for other tools.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	})
-	root.PersistentFlags().StringVar(&a.agent, "agent", a.agent,
-		"collector to ask, as `HOST:PORT`; the environment variable ORB8_AGENT sets the default")
+	a.addTargetFlags(root)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 
 	trace := group(&cobra.Command{
@@ -50,7 +58,30 @@ they make, and shows the answer as a table, or as JSON for other tools.`,
 	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a), newTraceSyscallCommand(a), newTraceAnomalyCommand(a))
 	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newSeccompCommand(a), trace,
 		newStatusCommand(a), newDoctorCommand(), newVersionCommand())
+	rename(root, a.program)
 	return root
+}
+
+// addTargetFlags gives all commands the flags that say which collector to ask, and how.
+func (a *app) addTargetFlags(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.SortFlags = false
+	flags.Func("server", "gateway to ask, as `HOST:PORT` (ORB8_SERVER); default: the one that kubectl finds in its cluster",
+		a.set("server", &a.server))
+	flags.Func("agent", "agent to ask about its node alone, as `HOST:PORT` or node/NAME (ORB8_AGENT); default without a cluster: "+defaultAgent,
+		a.set("agent", &a.agent))
+	flags.StringVar(&a.kube.context, "context", a.kube.context, "`CONTEXT` of kubectl whose cluster is asked")
+	flags.StringVar(&a.kube.kubeconfig, "kubeconfig", a.kube.kubeconfig, "`FILE` that kubectl knows the cluster by")
+	flags.StringVar(&a.kube.namespace, "orb8-namespace", cmp.Or(a.kube.namespace, defaultNamespace),
+		"`NAMESPACE` of the cluster that has orb8 (ORB8_NAMESPACE)")
+	flags.BoolVar(&a.tls.on, "tls", a.tls.on, "use TLS; the other --tls flags imply it (ORB8_TLS=true)")
+	flags.StringVar(&a.tls.ca, "tls-ca", a.tls.ca, "PEM `FILE` of the authority that signed the collector's certificate (ORB8_TLS_CA)")
+	flags.StringVar(&a.tls.cert, "tls-cert", a.tls.cert, "PEM `FILE` of this client's certificate (ORB8_TLS_CERT)")
+	flags.StringVar(&a.tls.key, "tls-key", a.tls.key, "PEM `FILE` of its key (ORB8_TLS_KEY)")
+	flags.StringVar(&a.tls.serverName, "tls-server-name", a.tls.serverName,
+		"`HOST` that the collector's certificate is for, where it is not the one asked (ORB8_TLS_SERVER_NAME)")
+	flags.BoolVar(&a.tls.skipVerify, "insecure-skip-verify", false, "use TLS, but take any certificate: whoever is in between can read along")
+	flags.StringVar(&a.tokenFile, "token-file", a.tokenFile, "`FILE` with the bearer token that says who asks (ORB8_TOKEN_FILE)")
 }
 
 // group makes a command that only holds others: alone it shows its help, and a word it does not know is a mistake.

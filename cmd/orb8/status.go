@@ -39,7 +39,7 @@ packets and system calls it has counted since then and what it lost; and how ful
 		}
 		out := bufio.NewWriter(cmd.OutOrStdout())
 		p := statusPrinter{w: out, screen: screenOf(cmd.OutOrStdout()), now: a.now()}
-		p.collector(a.agent, reply)
+		p.collector(a.connection.name, reply)
 		return out.Flush()
 	}
 	return cmd
@@ -52,8 +52,8 @@ type statusPrinter struct {
 	now    time.Time
 }
 
-func (p statusPrinter) collector(agent string, s *orb8v1.GetStatusResponse) {
-	p.title("collector", agent)
+func (p statusPrinter) collector(name string, s *orb8v1.GetStatusResponse) {
+	p.title("collector", name)
 	p.line("version", s.GetVersion())
 	if len(s.GetNodes()) == 0 {
 		p.line("nodes", "none has reported yet")

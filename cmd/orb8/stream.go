@@ -20,17 +20,16 @@ const dropNoticeEvery = time.Second
 // stream shows what the collector sends until the user interrupts it, which is success, or the collector ends it,
 // which is not. The columns of the layout are asked for without rows.
 func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output string, l layout) error {
-	client, closeClient, err := a.client()
+	collector, err := a.connect(cmd.Context())
 	if err != nil {
-		return err
+		return interrupted(cmd.Context(), err)
 	}
-	defer closeClient()
 	// Without the cancellation a write error would leave the stream open until the process ends.
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
-	events, err := client.StreamEvents(ctx, connect.NewRequest(req))
+	events, err := collector.StreamEvents(ctx, connect.NewRequest(req))
 	if err != nil {
-		return a.streamEnd(ctx, nil, err)
+		return collector.streamEnd(ctx, nil, err)
 	}
 	write := rowWriter(cmd.OutOrStdout(), output, l)
 	drops := dropCounter{app: a, w: cmd.ErrOrStderr()}
@@ -46,21 +45,21 @@ func (a *app) stream(cmd *cobra.Command, req *orb8v1.StreamEventsRequest, output
 			return err
 		}
 	}
-	return a.streamEnd(ctx, events.ResponseHeader(), events.Err())
+	return collector.streamEnd(ctx, events.ResponseHeader(), events.Err())
 }
 
 // streamEnd says why a stream ended. header is what the other side sent at its beginning, if anything.
-func (a *app) streamEnd(ctx context.Context, header http.Header, err error) error {
+func (c *connection) streamEnd(ctx context.Context, header http.Header, err error) error {
 	isCollector := strings.HasPrefix(header.Get("Content-Type"), "application/grpc")
 	switch {
 	case ctx.Err() != nil:
 		return nil
 	case err == nil:
-		return fmt.Errorf("the collector at %s ended the stream; it may be restarting", a.agent)
+		return fmt.Errorf("the collector at %s ended the stream; it may be restarting", c.name)
 	case isCollector && !connect.IsWireError(err):
-		return fmt.Errorf("lost the collector at %s: %w", a.agent, err)
+		return fmt.Errorf("lost the collector at %s: %w", c.name, err)
 	}
-	return a.explain(err)
+	return c.explain(err)
 }
 
 // rowWriter returns what writes one row of a stream to w. In a stream, json is jsonl: an array would never end.

@@ -118,7 +118,7 @@ func TestStreamEndsWhenInterrupted(t *testing.T) {
 			_, _ = io.Copy(io.Discard, rows)
 		}()
 		var stderr bytes.Buffer
-		code := run(ctx, &app{agent: agent, now: testNow}, args, stdout, &stderr)
+		code := run(ctx, &app{target: target{agent: agent}, now: testNow}, args, stdout, &stderr)
 		stdout.Close()
 		assert.Zero(t, code)
 		assert.Empty(t, stderr.String())
@@ -215,7 +215,7 @@ func TestOutputFails(t *testing.T) {
 	for _, args := range []string{
 		"flows", "flows -o wide", "flows -o json", "flows -o jsonl", "flows -f", "trace network", "trace network -o jsonl", "status", "status -o json",
 	} {
-		root := newRootCommand(&app{agent: agent, now: testNow})
+		root := newRootCommand(&app{target: target{agent: agent}, now: testNow})
 		root.SetArgs(strings.Fields(args))
 		root.SetOut(brokenPipe{})
 		root.SetErr(io.Discard)
