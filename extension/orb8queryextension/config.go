@@ -17,8 +17,8 @@ type Config struct {
 	Storage component.ID `mapstructure:"storage"`
 	// MaxRows is the most flows that a reply holds, whatever the request asks for.
 	MaxRows int `mapstructure:"max_rows"`
-	// MaxGroups is how many groups, and buckets of groups, an aggregation may have before it is cut to the largest: what it takes of
-	// memory.
+	// MaxGroups is how many groups, and buckets of groups, an aggregation may have before it is cut to the largest, and how many points
+	// the series of GPUs may: what it takes of memory.
 	MaxGroups int `mapstructure:"max_groups"`
 	// MaxStreams is how many StreamEvents calls may be open at once.
 	MaxStreams int `mapstructure:"max_streams"`

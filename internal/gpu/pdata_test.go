@@ -5,6 +5,7 @@ import (
 	"math"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -227,6 +228,15 @@ func TestReadNamesWhatIsWrong(t *testing.T) {
 	assert.Empty(t, samples)
 }
 
+func TestReadMakesTextValid(t *testing.T) {
+	node := resource(t, map[string]any{"k8s.node.name": "node\xff"})
+	samples, err := read(node, metric(t, "gpu.\xff", "\xff", pmetric.MetricTypeGauge, map[string]any{"hw.id": "\xff", "hw.model": "\xff", "a\xff": "\xff"}))
+	require.NoError(t, err)
+	assert.Equal(t, Series{
+		Node: "node\uFFFD", Device: Device{ID: "\uFFFD", Model: "\uFFFD"}, Metric: "gpu.\uFFFD", Unit: "\uFFFD", Attributes: "a\uFFFD=\uFFFD",
+	}, samples[0].Series)
+}
+
 // Whoever may send metrics may send any: no sample lacks what the store needs.
 func FuzzRead(f *testing.F) {
 	metrics := pmetric.NewMetrics()
@@ -260,6 +270,9 @@ func FuzzRead(f *testing.F) {
 						require.False(t, s.Time.IsZero() || math.IsNaN(s.Value))
 						_, err := ParseAttributes(s.Attributes)
 						require.NoError(t, err)
+						for _, text := range []string{s.Node, s.Device.ID, s.Device.Parent, s.Device.Model, s.Metric, s.Unit, s.Attributes} {
+							require.True(t, utf8.ValidString(text))
+						}
 					}
 				}
 			}
