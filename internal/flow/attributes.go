@@ -27,6 +27,8 @@ const (
 	AttrNamespace   = "k8s.namespace.name"
 	AttrContainer   = "k8s.container.name"
 	AttrUnit        = "orb8.systemd.unit"
+	// AttrLabels are the pod's labels, as FormatLabels writes them.
+	AttrLabels = "orb8.k8s.pod.labels"
 )
 
 // Attributes of the resource, and after PrefixSource or PrefixDestination of a flow's ends, that Kubernetes knows.

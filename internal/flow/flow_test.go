@@ -111,7 +111,7 @@ func TestIdentitiesComeFromResourceAndRecord(t *testing.T) {
 	local := map[string]any{
 		AttrCgroupID: int64(7), AttrCgroupPath: "/a", AttrContainerID: "c0ffee", AttrRuntime: "containerd", AttrPodUID: "uid",
 		AttrPodQOSClass: "burstable", AttrPod: "web-0", AttrNamespace: "shop", AttrContainer: "nginx", AttrUnit: "nginx.service",
-		AttrNodeName: "node-a",
+		AttrNodeName: "node-a", AttrLabels: "app=web",
 	}
 	for _, d := range []Direction{Ingress, Egress} {
 		t.Run(d.String(), func(t *testing.T) {
@@ -129,6 +129,7 @@ func TestIdentitiesComeFromResourceAndRecord(t *testing.T) {
 			lr.Attributes().PutInt(prefix+AttrCgroupID, 8)
 			lr.Attributes().PutStr(prefix+AttrStatefulSet, "db")
 			lr.Attributes().PutStr(prefix+AttrService, "postgres")
+			lr.Attributes().PutStr(prefix+AttrLabels, "app=db")
 			lr.Attributes().PutStr(prefix+AttrNodeName, "node-b")
 
 			got, err := RecordFrom(res, lr)
@@ -137,9 +138,11 @@ func TestIdentitiesComeFromResourceAndRecord(t *testing.T) {
 			assert.Equal(t, Identity{
 				CgroupID: 7, Cgroup: "/a", ContainerID: "c0ffee", Runtime: "containerd", PodUID: "uid", QOSClass: "burstable",
 				Pod: "web-0", Namespace: "shop", Container: "nginx", Unit: "nginx.service", Process: "nginx", PID: 99,
+				Labels: "app=web",
 			}, got.Local().Identity)
 			assert.Equal(t, Identity{
 				CgroupID: 8, Pod: "db-0", Workload: "db", WorkloadKind: "StatefulSet", Service: "postgres", KubernetesNode: "node-b",
+				Labels: "app=db",
 			}, got.Peer().Identity)
 		})
 	}

@@ -284,6 +284,8 @@ func (id *Identity) read(name string, v pcommon.Value) {
 		dst = &id.Container
 	case AttrUnit:
 		dst = &id.Unit
+	case AttrLabels:
+		dst = &id.Labels
 	case AttrService:
 		dst = &id.Service
 	case AttrNodeName:

@@ -6,9 +6,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/orb8/orb8/internal/flow"
 )
 
 const (
@@ -31,6 +34,8 @@ type Pod struct {
 	Node string
 	// Workload are the pod's owners, the nearest first.
 	Workload []Owner
+	// labels are shared by all pods that have the same.
+	labels unique.Handle[string]
 	// HostNetwork pods have their node's addresses, and so no Addresses.
 	HostNetwork bool
 	Addresses   []netip.Addr
@@ -75,6 +80,14 @@ type Port struct {
 // maxInstances is how many ids of a container that was started again are kept.
 const maxInstances = 8
 
+// Labels returns the pod's labels, as flow.FormatLabels writes them.
+func (p *Pod) Labels() string {
+	if p.labels == (unique.Handle[string]{}) {
+		return ""
+	}
+	return p.labels.Value()
+}
+
 // Container returns the container with the id, which is 64 hexadecimal digits. It returns false for the pod's sandbox.
 func (p *Pod) Container(id string) (*Container, bool) {
 	for i := range p.Containers {
@@ -112,6 +125,7 @@ func podFrom(p *corev1.Pod) *Pod {
 		UID: string(p.UID), Name: p.Name, Namespace: p.Namespace, Node: p.Spec.NodeName,
 		HostNetwork: p.Spec.HostNetwork,
 		Workload:    workloadOf(p),
+		labels:      unique.Make(flow.FormatLabels(p.Labels)),
 		staticUID:   p.Annotations[annotationStaticUID],
 		from:        p.CreationTimestamp.Time,
 	}

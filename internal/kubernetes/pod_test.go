@@ -24,7 +24,7 @@ func TestPodFrom(t *testing.T) {
 	p := podFrom(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			UID: "uid", Name: "web-5d4f8c7b9-x2x4z", Namespace: "shop", CreationTimestamp: metav1.NewTime(time.Unix(990, 0)),
-			Labels:          map[string]string{"pod-template-hash": "5d4f8c7b9"},
+			Labels:          map[string]string{"pod-template-hash": "5d4f8c7b9", "app": "web", "a": "b"},
 			OwnerReferences: []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "web-5d4f8c7b9", Controller: ptr.To(true)}},
 		},
 		Spec: corev1.PodSpec{
@@ -53,6 +53,8 @@ func TestPodFrom(t *testing.T) {
 	assert.Equal(t, time.Unix(1000, 0), p.from)
 	assert.Equal(t, time.Unix(1005, 0), p.running)
 	assert.True(t, p.stopped.IsZero(), "a container runs")
+	assert.Equal(t, "a=b,app=web", p.Labels(), "without those that tell replicas apart")
+	assert.Empty(t, (&Pod{}).Labels())
 
 	for id, want := range map[string]string{idA: "web", idB: "web", idC: "init"} {
 		c, ok := p.Container(id)

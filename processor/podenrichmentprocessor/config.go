@@ -52,6 +52,8 @@ type KubernetesConfig struct {
 	KubeletEndpoint string `mapstructure:"kubelet_endpoint"`
 	// KubeletTLS is how to know the kubelet. Its certificate is often one that it signed itself.
 	KubeletTLS configtls.ClientConfig `mapstructure:"kubelet_tls"`
+	// Labels adds the labels of pods to log records, which is what orb8_query selects by.
+	Labels bool `mapstructure:"labels"`
 	// Wait is for how long records whose pod is not known yet are held.
 	Wait WaitConfig `mapstructure:"wait"`
 	// KeepDeleted is for how long a pod that has been deleted is still known.

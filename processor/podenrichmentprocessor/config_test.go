@@ -41,6 +41,7 @@ func TestConfig(t *testing.T) {
 				*k = KubernetesConfig{
 					AuthType: "kubeConfig", Context: "test", Scope: "node", PodsFrom: "kubelet", KubeletEndpoint: "https://node-1:10250",
 					KubeletTLS: k.KubeletTLS, Wait: WaitConfig{Timeout: 2 * time.Second, MaxRecords: 100}, KeepDeleted: time.Minute,
+					Labels: true,
 				}
 				k.KubeletTLS.InsecureSkipVerify = true
 			}),

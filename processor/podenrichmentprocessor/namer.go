@@ -29,6 +29,8 @@ type namer struct {
 	cache *kubernetes.Cache
 	// absent are what was waited for in vain.
 	absent *absentees
+	// labels is whether to add those of pods.
+	labels bool
 	// ask says that somebody wants to know a pod that is not known.
 	ask func()
 
@@ -90,6 +92,19 @@ func (t *attempt) byUID(attrs pcommon.Map, names *attributeNames) bool {
 	return t.final || t.absent.has(absentee{id: id}, t.now)
 }
 
+// label adds the labels of the pod that attrs have the UID of, if it is known. Only log records are selected by labels: metrics would
+// become as many as there are labels.
+func (t *attempt) label(attrs pcommon.Map, names *attributeNames) {
+	if !t.labels {
+		return
+	}
+	if uid := str(attrs, names.podUID); uid != "" {
+		if pod, ok := t.cache.Pod(uid); ok {
+			putAbsent(attrs, names.labels, pod.Labels())
+		}
+	}
+}
+
 // missing says whether to go on without something, and then counts it.
 func (t *attempt) missing(who absentee) bool {
 	if t.final {
@@ -147,6 +162,8 @@ func (t *attempt) record(resource pcommon.Map, lr plog.LogRecord) bool {
 	if !done {
 		t.unnamed = before // counted when it is tried again
 	}
+	t.label(attrs, t.source)
+	t.label(attrs, t.destination)
 	return done
 }
 

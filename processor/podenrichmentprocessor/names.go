@@ -6,7 +6,7 @@ import "github.com/orb8/orb8/internal/flow"
 type attributeNames struct {
 	cgroupID, cgroupPath, containerID, runtime, podUID, qosClass, unit string
 
-	pod, namespace, container, image, node, zone, service string
+	pod, labels, namespace, container, image, node, zone, service string
 	// owners are by kind.
 	owners map[string]string
 	// address and port are empty for the resource, which has none.
@@ -23,6 +23,7 @@ func namesAfter(prefix string) attributeNames {
 		qosClass:    prefix + flow.AttrPodQOSClass,
 		unit:        prefix + flow.AttrUnit,
 		pod:         prefix + flow.AttrPod,
+		labels:      prefix + flow.AttrLabels,
 		namespace:   prefix + flow.AttrNamespace,
 		container:   prefix + flow.AttrContainer,
 		image:       prefix + flow.AttrImage,

@@ -49,6 +49,7 @@ func newPods(cfg *KubernetesConfig, set processor.Settings, telemetry *metadata.
 	p.namer = &namer{
 		cache:  kubernetes.NewCache(cfg.Scope == scopeCluster, cfg.KeepDeleted, p.changed),
 		absent: newAbsentees(),
+		labels: cfg.Labels,
 		ask:    func() {},
 		local:  &e.local, source: &e.source, destination: &e.destination,
 	}

@@ -235,7 +235,7 @@ func TestPods(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	web := makePod(t, client, "web-7c9-x", "node-1", "10.244.1.5", controller("ReplicaSet", "web-7c9"), map[string]string{"pod-template-hash": "7c9"})
+	web := makePod(t, client, "web-7c9-x", "node-1", "10.244.1.5", controller("ReplicaSet", "web-7c9"), map[string]string{"pod-template-hash": "7c9", "app": "web", "tier": "front"})
 	begin(t, client, web, containerOf("a"))
 	db := makePod(t, client, "db-0", "node-2", "10.244.2.5", controller("StatefulSet", "db"), nil)
 	begin(t, client, db, containerOf("b"))
@@ -259,6 +259,7 @@ func TestPods(t *testing.T) {
 		a.consume(t, oneRecord(t, webID, record("egress", "10.244.1.5", "10.244.2.5", 5432)))
 		resource, rec := a.received(t, 0)
 		subset(t, webAttrs(""), resource)
+		assert.NotContains(t, resource, flow.AttrLabels, "nobody asked for them")
 		assert.NotContains(t, rec, "destination.k8s.pod.name", "a pod of another node")
 		assert.NotContains(t, rec, "source.k8s.pod.name", "the resource has it")
 
@@ -318,6 +319,41 @@ func TestPods(t *testing.T) {
 		md, err = a.enricher.metrics(t.Context(), md, a.metrics)
 		require.NoError(t, err)
 		subset(t, webAttrs(""), md.ResourceMetrics().At(0).Resource().Attributes().AsRaw())
+	})
+
+	t.Run("labels", func(t *testing.T) {
+		a := newAgent(t, plane.Kubeconfig(), func(cfg *Config, k *KubernetesConfig) {
+			cfg.Gateway, k.Scope, k.Labels = true, scopeCluster, true
+		}, nil)
+		// An agent has named its own pod, and the gateway knows the labels all the same.
+		in := oneRecord(t, 4711, record("ingress", "10.244.1.5", "10.244.2.5", 5432))
+		attrs := in.ResourceLogs().At(0).Resource().Attributes()
+		for name, value := range map[string]string{
+			"k8s.pod.uid": string(db.UID), "k8s.pod.name": "db-0", "container.id": containerOf("b"), "k8s.container.name": "main",
+		} {
+			attrs.PutStr(name, value)
+		}
+		require.Eventually(t, a.pods.cache.Ready, soon, time.Millisecond)
+		a.consume(t, in)
+		resource, rec := a.received(t, 0)
+		// The API server itself labels pods with the zone of their node.
+		const zone = "topology.kubernetes.io/zone=zone-of-node-"
+		assert.Equal(t, zone+"2", resource["orb8.k8s.pod.labels"])
+		assert.Equal(t, "app=web,tier=front,"+zone+"1", rec["source.orb8.k8s.pod.labels"])
+
+		in = oneRecord(t, 4711, record("egress", "10.244.1.5", "10.244.2.5", 5432))
+		in.ResourceLogs().At(0).Resource().Attributes().PutStr("k8s.pod.uid", string(web.UID))
+		a.consume(t, in)
+		resource, rec = a.received(t, 1)
+		assert.Equal(t, "app=web,tier=front,"+zone+"1", resource["orb8.k8s.pod.labels"])
+		assert.NotContains(t, rec, "source.orb8.k8s.pod.labels", "the resource has them")
+		assert.Equal(t, zone+"2", rec["destination.orb8.k8s.pod.labels"])
+
+		md := pmetric.NewMetrics()
+		md.ResourceMetrics().AppendEmpty().Resource().Attributes().PutStr("k8s.pod.uid", string(web.UID))
+		md, err := a.enricher.metrics(t.Context(), md, a.metrics)
+		require.NoError(t, err)
+		assert.NotContains(t, md.ResourceMetrics().At(0).Resource().Attributes().AsRaw(), flow.AttrLabels, "a series for each label")
 	})
 
 	t.Run("gateway", func(t *testing.T) {

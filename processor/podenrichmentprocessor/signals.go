@@ -114,6 +114,7 @@ func (p *pods) logs(ld plog.Logs) plog.Logs {
 			rl.MoveTo(held.ResourceLogs().AppendEmpty())
 			return true
 		}
+		t.label(rl.Resource().Attributes(), t.local)
 		var waiting plog.ResourceLogs
 		some := false
 		rl.ScopeLogs().RemoveIf(func(sl plog.ScopeLogs) bool {
@@ -152,6 +153,7 @@ func (p *pods) tryLogs(ld plog.Logs, final bool) bool {
 	for _, rl := range ld.ResourceLogs().All() {
 		attrs := rl.Resource().Attributes()
 		done = t.resource(attrs) && done
+		t.label(attrs, t.local)
 		for _, sl := range rl.ScopeLogs().All() {
 			for _, lr := range sl.LogRecords().All() {
 				done = t.record(attrs, lr) && done

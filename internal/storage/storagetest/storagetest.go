@@ -85,7 +85,7 @@ var (
 	web = flow.Identity{
 		CgroupID: 7, Cgroup: "/kubepods/burstable/pod1/c1", ContainerID: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 		Runtime: "containerd", PodUID: "8f9f4fc8-0000-0000-0000-000000000001", QOSClass: "burstable", Pod: "web-0", Namespace: "shop",
-		Container: "web", Process: "nginx", PID: 100,
+		Container: "web", Process: "nginx", PID: 100, Workload: "web", WorkloadKind: "Deployment", Labels: "app=web,tier=front",
 	}
 	unit = flow.Identity{CgroupID: 9, Cgroup: "/system.slice/sshd.service", Unit: "sshd.service", Process: "sshd", PID: 9}
 )
@@ -204,6 +204,8 @@ func testSelection(t *testing.T, s *suite) {
 		"to and from":        {allow(storage.Filter{Source: storage.EndFilter{Namespaces: []string{"data"}}, Destination: storage.EndFilter{Pods: []string{"web-0"}}}), nil},
 		"DNS name":           {allow(storage.Filter{Destination: storage.EndFilter{Names: []string{"db.*"}}, Ports: []uint16{5432}}), []flow.Transport{flow.TCP}},
 		"node of either end": {allow(storage.Filter{Nodes: []string{"node-b"}}), []flow.Transport{flow.TCP}},
+		"labels":             {allow(storage.Filter{Source: storage.EndFilter{Labels: []storage.LabelSelector{labels(t, "app=web,tier!=cache")}}}), []flow.Transport{flow.TCP}},
+		"workload":           {allow(storage.Filter{Workloads: []string{"shop/web"}}), []flow.Transport{flow.TCP}},
 		"denied":             {storage.Selection{Deny: []storage.Filter{{Ports: []uint16{53}}}}, []flow.Transport{flow.TCP}},
 	}
 	s.everywhere(t, func(t *testing.T) {
@@ -219,6 +221,12 @@ func testSelection(t *testing.T, s *suite) {
 			})
 		}
 	})
+}
+
+func labels(t require.TestingT, s string) storage.LabelSelector {
+	selector, err := storage.ParseLabelSelector(s)
+	require.NoError(t, err)
+	return selector
 }
 
 func allow(filters ...storage.Filter) storage.Selection { return storage.Selection{Allow: filters} }

@@ -91,6 +91,12 @@ func (f *File) Groups() []*Group {
 // Len returns how many rows the group has.
 func (g *Group) Len() int { return int(g.group.NumRows()) }
 
+// Has tells whether there is a column: files of before it have not.
+func (g *Group) Has(column string) bool {
+	_, there := g.columns[column]
+	return there
+}
+
 // Err returns what went wrong with the columns that were read; those have no rows.
 func (g *Group) Err() error { return g.err }
 

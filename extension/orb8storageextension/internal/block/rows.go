@@ -12,7 +12,7 @@ import (
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
-// The columns of the files. They are what docs/store.md tells; a change needs another version. There are no nulls: what is not
+// The columns of the files. They are what docs/store.md tells; a change needs another version, a new column does not. There are no nulls: what is not
 // known is 0 or empty.
 
 // FlowRow is a flow record.
@@ -43,6 +43,7 @@ type FlowRow struct {
 	SourceWorkloadKind   string `parquet:"source_workload_kind,dict"`
 	SourceService        string `parquet:"source_service,dict"`
 	SourceKubernetesNode string `parquet:"source_kubernetes_node,dict"`
+	SourceLabels         string `parquet:"source_labels,dict"`
 	SourcePID            uint32 `parquet:"source_pid"`
 
 	DestinationCgroupID       uint64 `parquet:"destination_cgroup_id"`
@@ -60,6 +61,7 @@ type FlowRow struct {
 	DestinationWorkloadKind   string `parquet:"destination_workload_kind,dict"`
 	DestinationService        string `parquet:"destination_service,dict"`
 	DestinationKubernetesNode string `parquet:"destination_kubernetes_node,dict"`
+	DestinationLabels         string `parquet:"destination_labels,dict"`
 	DestinationPID            uint32 `parquet:"destination_pid"`
 
 	PeerName    string `parquet:"peer_name,dict"`
@@ -126,12 +128,13 @@ type who struct {
 	WorkloadKind   string `parquet:"workload_kind,dict"`
 	Service        string `parquet:"service,dict"`
 	KubernetesNode string `parquet:"kubernetes_node,dict"`
+	Labels         string `parquet:"labels,dict"`
 }
 
 func whoOf(i *flow.Identity) who {
 	return who{
 		i.CgroupID, i.Cgroup, i.ContainerID, i.Runtime, i.PodUID, i.QOSClass, i.Pod, i.Namespace, i.Container, i.Unit, i.Process, i.PID,
-		i.Workload, i.WorkloadKind, i.Service, i.KubernetesNode,
+		i.Workload, i.WorkloadKind, i.Service, i.KubernetesNode, i.Labels,
 	}
 }
 
@@ -139,7 +142,7 @@ func (w *who) identity() flow.Identity {
 	return flow.Identity{
 		CgroupID: w.CgroupID, Cgroup: w.Cgroup, ContainerID: w.ContainerID, Runtime: w.Runtime, PodUID: w.PodUID, QOSClass: w.QOSClass,
 		Pod: w.Pod, Namespace: w.Namespace, Container: w.Container, Unit: w.Unit, Process: w.Process, PID: w.PID,
-		Workload: w.Workload, WorkloadKind: w.WorkloadKind, Service: w.Service, KubernetesNode: w.KubernetesNode,
+		Workload: w.Workload, WorkloadKind: w.WorkloadKind, Service: w.Service, KubernetesNode: w.KubernetesNode, Labels: w.Labels,
 	}
 }
 

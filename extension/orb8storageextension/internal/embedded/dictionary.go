@@ -83,7 +83,7 @@ func (d *dictionary) indexedID(identity flow.Identity) uint32 {
 		for _, s := range []*string{
 			&identity.Cgroup, &identity.ContainerID, &identity.Runtime, &identity.PodUID, &identity.QOSClass, &identity.Pod,
 			&identity.Namespace, &identity.Container, &identity.Unit, &identity.Process, &identity.Workload, &identity.WorkloadKind,
-			&identity.Service, &identity.KubernetesNode,
+			&identity.Service, &identity.KubernetesNode, &identity.Labels,
 		} {
 			// Identities that differ only in process share their other strings.
 			*s = d.strings[d.stringID(*s)]

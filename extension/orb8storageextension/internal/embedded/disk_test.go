@@ -54,7 +54,9 @@ func upkeep(t testing.TB, s *Store) {
 }
 
 // corpus is what a small cluster reports: some of all that there is, told a second apart.
-func corpus(seconds int) []func(*Store) error {
+func corpus(seconds int) []func(*Store) error { return labelled(seconds, "app=web,tier=front") }
+
+func labelled(seconds int, labels string) []func(*Store) error {
 	ctx := context.Background()
 	var writes []func(*Store) error
 	for i := range seconds {
@@ -66,6 +68,7 @@ func corpus(seconds int) []func(*Store) error {
 				CgroupID: 7, Cgroup: "/kubepods/pod1/c1", ContainerID: "0123abcd", Runtime: "containerd", PodUID: "uid", QOSClass: "burstable",
 				Pod: "web-0", Namespace: "shop", Container: "web", Unit: "", Process: "curl", PID: 100,
 				Workload: "web", WorkloadKind: "StatefulSet", Service: "front", KubernetesNode: "node-c",
+				Labels: labels,
 			}
 		})
 		received := with(sent, func(r *flow.Record) {
@@ -84,7 +87,7 @@ func corpus(seconds int) []func(*Store) error {
 		lookup := flow.Lookup{
 			Time: at(i), Node: "node-a", Direction: flow.Egress, Transport: flow.UDP, Name: fmt.Sprintf("host-%d.example", i%3), Type: "A",
 			RCode: "NOERROR", Latency: 5 * time.Millisecond, Queries: 1, Interface: "eth0", Truncated: true,
-			Client:  flow.Endpoint{Addr: addr("10.0.0.1:53000"), Identity: flow.Identity{Pod: "web-0", Namespace: "shop"}},
+			Client:  flow.Endpoint{Addr: addr("10.0.0.1:53000"), Identity: flow.Identity{Pod: "web-0", Namespace: "shop", Labels: labels}},
 			Server:  flow.Endpoint{Addr: addr("10.0.0.53:53")},
 			Answers: []flow.Answer{{Name: "host.example", TTL: time.Minute, Type: "A", Data: "192.0.2.7"}, {Name: "h", Type: "TXT", Data: `"a b"`}},
 		}

@@ -105,12 +105,13 @@ func (v *view) blockRow(i uint32) block.FlowRow {
 		SourcePodUID: from.PodUID, SourceQOSClass: from.QOSClass, SourcePod: from.Pod, SourceNamespace: from.Namespace,
 		SourceContainer: from.Container, SourceUnit: from.Unit, SourceProcess: from.Process, SourcePID: from.PID,
 		SourceWorkload: from.Workload, SourceWorkloadKind: from.WorkloadKind, SourceService: from.Service, SourceKubernetesNode: from.KubernetesNode,
+		SourceLabels: from.Labels,
 
 		DestinationCgroupID: to.CgroupID, DestinationCgroup: to.Cgroup, DestinationContainerID: to.ContainerID, DestinationRuntime: to.Runtime,
 		DestinationPodUID: to.PodUID, DestinationQOSClass: to.QOSClass, DestinationPod: to.Pod, DestinationNamespace: to.Namespace,
 		DestinationContainer: to.Container, DestinationUnit: to.Unit, DestinationProcess: to.Process, DestinationPID: to.PID,
 		DestinationWorkload: to.Workload, DestinationWorkloadKind: to.WorkloadKind, DestinationService: to.Service,
-		DestinationKubernetesNode: to.KubernetesNode,
+		DestinationKubernetesNode: to.KubernetesNode, DestinationLabels: to.Labels,
 
 		PeerName: v.strings[r.peerName], Interfaces: v.strings[r.interfaces],
 		ICMPType: uint32(r.icmpType), ICMPCode: uint32(r.icmpCode), TCPFlags: uint32(r.tcpFlags),
@@ -214,14 +215,18 @@ func (r *columnReader) identities(end string, use func(int, uint32)) {
 	type key struct {
 		cgroup uint64
 		pid    uint32
-		words  [14]uint32
+		words  [15]uint32
 	}
 	cgroups, pids := block.Numbers[uint64](r.Group, end+"cgroup_id"), block.Numbers[uint32](r.Group, end+"pid")
-	var words [14][]uint32
-	for i, column := range [14]string{
+	var words [15][]uint32
+	for i, column := range [15]string{
 		"cgroup", "container_id", "runtime", "pod_uid", "qos_class", "pod", "namespace", "container", "unit", "process",
-		"workload", "workload_kind", "service", "kubernetes_node",
+		"workload", "workload_kind", "service", "kubernetes_node", "labels",
 	} {
+		if column == "labels" && !r.Has(end+column) {
+			words[i] = slices.Repeat([]uint32{r.chunk.stringID("")}, len(r.rows)) // an older file
+			continue
+		}
 		words[i] = r.words(end + column)
 	}
 	known := map[key]uint32{}
@@ -241,7 +246,7 @@ func (r *columnReader) identities(end string, use func(int, uint32)) {
 				id = r.chunk.identityID(flow.Identity{
 					CgroupID: k.cgroup, Cgroup: s(w[0]), ContainerID: s(w[1]), Runtime: s(w[2]), PodUID: s(w[3]), QOSClass: s(w[4]),
 					Pod: s(w[5]), Namespace: s(w[6]), Container: s(w[7]), Unit: s(w[8]), Process: s(w[9]), PID: k.pid,
-					Workload: s(w[10]), WorkloadKind: s(w[11]), Service: s(w[12]), KubernetesNode: s(w[13]),
+					Workload: s(w[10]), WorkloadKind: s(w[11]), Service: s(w[12]), KubernetesNode: s(w[13]), Labels: s(w[14]),
 				})
 				known[k] = id
 			}

@@ -24,8 +24,8 @@ const (
 	GPU
 )
 
-// version is that of the encoding.
-const version = 1
+// version is that of the encoding. Version 1 has no labels.
+const version = 2
 
 // Batch is one write to the store. Of the slices and statuses, the one of its kind is set.
 type Batch struct {
@@ -71,10 +71,11 @@ func Decode(record []byte) (*Batch, error) {
 	if len(record) < 2 {
 		return nil, errShort
 	}
-	if record[0] != version {
+	if record[0] > version {
 		return nil, fmt.Errorf("it has version %d and this orb8 knows %d: use the orb8 that wrote it, or a later one", record[0], version)
 	}
 	c := newReader(record[2:])
+	c.unlabelled = record[0] < 2
 	b := &Batch{Kind: Kind(record[1])}
 	if err := b.code(c); err != nil {
 		return nil, err

@@ -20,8 +20,10 @@ var errShort = errors.New("it ends too early")
 // knew would shift all that follow.
 type codec struct {
 	reading bool
-	buf     []byte
-	err     error
+	// unlabelled records are of version 1.
+	unlabelled bool
+	buf        []byte
+	err        error
 
 	// Strings and identities are written once a record; after that, their number is.
 	strings       []string
@@ -163,6 +165,9 @@ func (c *codec) identity(v *flow.Identity) {
 			c.text(s)
 		}
 		number(c, &v.PID)
+		if !c.unlabelled {
+			c.text(&v.Labels)
+		}
 		if c.reading {
 			c.identities = append(c.identities, *v)
 		}
