@@ -52,6 +52,20 @@ type fakeCollector struct {
 
 	askedSyscalls  *orb8v1.QuerySyscallsRequest
 	askedAnomalies *orb8v1.QueryAnomaliesRequest
+
+	// aggregate, when set, answers each request.
+	aggregate      func(*orb8v1.AggregateRequest) *orb8v1.AggregateResponse
+	askedAggregate *orb8v1.AggregateRequest
+}
+
+func (f *fakeCollector) Aggregate(_ context.Context, req *connect.Request[orb8v1.AggregateRequest]) (*connect.Response[orb8v1.AggregateResponse], error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.askedAggregate = req.Msg
+	if f.err != nil {
+		return nil, f.err
+	}
+	return connect.NewResponse(f.aggregate(req.Msg)), nil
 }
 
 func (f *fakeCollector) QueryFlows(_ context.Context, req *connect.Request[orb8v1.QueryFlowsRequest]) (*connect.Response[orb8v1.QueryFlowsResponse], error) {

@@ -40,10 +40,15 @@ func oneOf(dst *string, words []string) func(string) error {
 
 // complete makes the shell offer words for a flag, also after a comma.
 func complete(cmd *cobra.Command, flag string, words []string) {
+	completeWords(cmd, flag, func() []string { return words })
+}
+
+// completeWords is complete for words that are known only when the flags before have been read.
+func completeWords(cmd *cobra.Command, flag string, words func() []string) {
 	offer := func(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		before := typed[:strings.LastIndexByte(typed, ',')+1]
 		var offers []cobra.Completion
-		for _, word := range words {
+		for _, word := range words() {
 			offers = append(offers, before+word)
 		}
 		return offers, cobra.ShellCompDirectiveNoFileComp

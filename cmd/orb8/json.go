@@ -75,6 +75,8 @@ type jsonEndpoint struct {
 // newJSON returns what a row is as JSON.
 func newJSON(r row) any {
 	switch {
+	case r.json != nil:
+		return r.json
 	case r.dns != nil:
 		return newJSONLookup(r)
 	case r.count != nil:

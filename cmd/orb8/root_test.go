@@ -53,7 +53,7 @@ func TestReferenceIsComplete(t *testing.T) {
 
 func TestUnknownCommands(t *testing.T) {
 	tests := []struct{ args, says string }{
-		{"flow", `unknown command "flow" for "orb8"; use anomalies, completion, dns, doctor, flows, seccomp, status, syscalls, trace, version`},
+		{"flow", `unknown command "flow" for "orb8"; use aggregate, anomalies, completion, dns, doctor, flows, seccomp, status, syscalls, trace, version`},
 		{"trace syscalls", `unknown command "syscalls" for "orb8 trace"; use anomaly, dns, network, syscall`},
 		{"status worker-1", `"orb8 status" takes no argument, not "worker-1"; see "orb8 status --help"`},
 		{"version --short", "unknown flag: --short"},
@@ -99,6 +99,11 @@ func TestCompletionOfValues(t *testing.T) {
 		{"trace syscall --syscall read,op", []string{"read,open", "read,openat"}},
 		{"anomalies --severity ", []string{"info", "warning", "critical"}},
 		{"seccomp --pod x --default ", []string{"errno", "kill", "log"}},
+		{"aggregate --by ", []string{"source.pod", "destination.name", "outcome"}},
+		{"aggregate --by source.pod,dest", []string{"source.pod,destination.pod"}},
+		{"aggregate --signal dns --by ", []string{"client.pod", "rcode"}},
+		{"aggregate --signal syscalls --sum ", []string{"calls", "errors"}},
+		{"aggregate --signal ", []string{"flows", "dns", "syscalls", "anomalies"}},
 		{"tr", []string{"trace"}},
 	}
 	for _, tt := range tests {

@@ -12,8 +12,8 @@ import (
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 )
 
-// row is one line of output: a flow, what happened to one, a DNS lookup, a container's count of a system call, such a call, or an
-// anomaly.
+// row is one line of output: a flow, what happened to one, a DNS lookup, a container's count of a system call, such a call, an
+// anomaly, or a sum of any of them.
 type row struct {
 	// kind is empty for the rows of a query.
 	kind orb8v1.EventKind
@@ -24,6 +24,9 @@ type row struct {
 	count   *orb8v1.Syscall
 	call    *orb8v1.SyscallEvent
 	anomaly *orb8v1.Anomaly
+	group   *orb8v1.AggregateGroup
+	// json is set where the row is known as JSON alone.
+	json any
 }
 
 func flowRow(f *orb8v1.Flow) row {

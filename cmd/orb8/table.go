@@ -146,6 +146,9 @@ func (t *table) writeLine(w io.Writer, cell func(column) (text, style string)) e
 	var line strings.Builder
 	for i, c := range t.columns {
 		text, style := cell(c)
+		if text == "" && i == len(t.columns)-1 {
+			break // a last column without a title
+		}
 		if c.flexible {
 			text = shorten(text, t.widths[i])
 		}
