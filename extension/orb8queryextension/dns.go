@@ -16,7 +16,12 @@ import (
 )
 
 func (s *service) QueryDns(ctx context.Context, req *connect.Request[orb8v1.QueryDnsRequest]) (*connect.Response[orb8v1.QueryDnsResponse], error) {
-	return answer(ctx, s, req, parseLookupQuery, s.store.QueryLookups, lookupsResponse)
+	asked := time.Now()
+	return answer(ctx, s, req, parseLookupQuery, s.store.QueryLookups, func(query *storage.LookupQuery, result *storage.LookupResult) *orb8v1.QueryDnsResponse {
+		m := lookupsResponse(result)
+		m.NextPageToken = nextPage(req.Msg, asked, query.Until, result.Next)
+		return m
+	})
 }
 
 // parseLookupQuery checks a request. Errors name the field and its value.
@@ -29,7 +34,11 @@ func parseLookupQuery(req *orb8v1.QueryDnsRequest, max limits) (storage.LookupQu
 	if err != nil {
 		return storage.LookupQuery{}, err
 	}
-	return storage.LookupQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
+	after, until, err := parsePage(req, until)
+	if err != nil {
+		return storage.LookupQuery{}, err
+	}
+	return storage.LookupQuery{Since: since, Until: until, After: after, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
 }
 
 func parseLookupSelection(allowField, denyField string, allow, deny []*orb8v1.DnsFilter) (s storage.LookupSelection, err error) {
@@ -55,7 +64,7 @@ func parseLookupFilter(f *orb8v1.DnsFilter) (storage.LookupFilter, error) {
 	return out, cmp.Or(errs[:]...)
 }
 
-func lookupsResponse(_ *storage.LookupQuery, result *storage.LookupResult) *orb8v1.QueryDnsResponse {
+func lookupsResponse(result *storage.LookupResult) *orb8v1.QueryDnsResponse {
 	lookups := make([]*orb8v1.DnsLookup, len(result.Lookups))
 	for i := range lookups {
 		lookups[i] = lookupMessage(&result.Lookups[i])
@@ -63,7 +72,7 @@ func lookupsResponse(_ *storage.LookupQuery, result *storage.LookupResult) *orb8
 	return &orb8v1.QueryDnsResponse{
 		Lookups:      lookups,
 		Lost:         lossMessage(result.Lost),
-		Truncated:    result.Matched > len(lookups),
+		Truncated:    result.Next != "",
 		Matched:      uint64(result.Matched),
 		Oldest:       timestamppb.New(result.Oldest),
 		MissingNodes: result.MissingNodes,

@@ -23,8 +23,12 @@ func parseQuery(req *orb8v1.QueryFlowsRequest, max limits) (storage.FlowQuery, e
 	if err != nil {
 		return storage.FlowQuery{}, err
 	}
+	after, until, err := parsePage(req, until)
+	if err != nil {
+		return storage.FlowQuery{}, err
+	}
 	return storage.FlowQuery{
-		Since: since, Until: until, Selection: selection, SeparateEnds: req.GetSeparateEnds(),
+		Since: since, Until: until, After: after, Selection: selection, SeparateEnds: req.GetSeparateEnds(),
 		Limit: parseLimit(req.GetLimit(), max.rows),
 	}, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/orb8/orb8/internal/storage"
 )
 
-func flowsResponse(_ *storage.FlowQuery, result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
+func flowsResponse(result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
 	flows := make([]*orb8v1.Flow, len(result.Flows))
 	for i := range flows {
 		flows[i] = rowMessage(&result.Flows[i])
@@ -21,7 +21,7 @@ func flowsResponse(_ *storage.FlowQuery, result *storage.FlowResult) *orb8v1.Que
 	return &orb8v1.QueryFlowsResponse{
 		Flows:        flows,
 		Lost:         lossMessage(result.Lost),
-		Truncated:    result.Matched > len(flows),
+		Truncated:    result.Next != "",
 		Matched:      uint64(result.Matched),
 		Oldest:       timestamppb.New(result.Oldest),
 		MissingNodes: result.MissingNodes,

@@ -64,10 +64,10 @@ func TestMessages(t *testing.T) {
 	assert.JSONEq(t, `{
 		"flows": [`+flowJSON+`], "matched": "2", "truncated": true, "oldest": "2026-01-02T03:04:00Z", "missingNodes": ["node-b"],
 		"lost": {"packets": "1", "bytes": "2", "events": "3", "evictedRecords": "4"}
-	}`, protojson.Format(flowsResponse(nil, &storage.FlowResult{
-		Flows: []storage.Flow{{Record: record}}, Coverage: storage.Coverage{Matched: 2, Lost: loss, Oldest: at(0), MissingNodes: []string{"node-b"}},
+	}`, protojson.Format(flowsResponse(&storage.FlowResult{
+		Flows: []storage.Flow{{Record: record}}, Coverage: storage.Coverage{Matched: 2, Lost: loss, Oldest: at(0), MissingNodes: []string{"node-b"}, Next: "x"},
 	})))
-	assert.False(t, flowsResponse(nil, &storage.FlowResult{Flows: []storage.Flow{{Record: record}}, Coverage: storage.Coverage{Matched: 1}}).GetTruncated())
+	assert.False(t, flowsResponse(&storage.FlowResult{Flows: []storage.Flow{{Record: record}}, Coverage: storage.Coverage{Matched: 1}}).GetTruncated())
 
 	assert.JSONEq(t, `{"kind": "EVENT_KIND_RST", "time": "2026-01-02T03:04:02Z", "dropped": "9", "flow": `+flowJSON+`}`,
 		protojson.Format(eventResponse(storage.Event{Flow: &flow.Event{Kind: flow.EventRST, Record: record}}, 9)))
@@ -110,7 +110,7 @@ func BenchmarkFlowsResponse(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		flowsResponse(nil, &storage.FlowResult{Flows: records})
+		flowsResponse(&storage.FlowResult{Flows: records})
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(records)), "ns/flow")
 }

@@ -36,7 +36,12 @@ type limits struct {
 var _ orb8v1connect.OrbitServiceHandler = (*service)(nil)
 
 func (s *service) QueryFlows(ctx context.Context, req *connect.Request[orb8v1.QueryFlowsRequest]) (*connect.Response[orb8v1.QueryFlowsResponse], error) {
-	return answer(ctx, s, req, parseQuery, s.store.QueryFlows, flowsResponse)
+	asked := time.Now()
+	return answer(ctx, s, req, parseQuery, s.store.QueryFlows, func(query *storage.FlowQuery, result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
+		m := flowsResponse(result)
+		m.NextPageToken = nextPage(req.Msg, asked, query.Until, result.Next)
+		return m
+	})
 }
 
 // answer is what all queries have in common: parse checks the request, ask asks the store for as long as an answer may take, and
@@ -100,6 +105,8 @@ func (s *service) StreamEvents(ctx context.Context, req *connect.Request[orb8v1.
 func (s *service) failure(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
+	case errors.Is(err, storage.ErrCursor):
+		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("page_token: %w", errToken))
 	case errors.Is(err, storage.ErrTooManyGroups):
 		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
 			"more than %d groups and buckets of groups; group by less, ask for a shorter range or longer buckets, or raise max_groups", s.limits.groups))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -19,7 +20,12 @@ import (
 )
 
 func (s *service) QuerySyscalls(ctx context.Context, req *connect.Request[orb8v1.QuerySyscallsRequest]) (*connect.Response[orb8v1.QuerySyscallsResponse], error) {
-	return answer(ctx, s, req, parseSyscallQuery, s.store.QuerySyscalls, syscallsResponse)
+	asked := time.Now()
+	return answer(ctx, s, req, parseSyscallQuery, s.store.QuerySyscalls, func(query *storage.SyscallQuery, result *storage.SyscallResult) *orb8v1.QuerySyscallsResponse {
+		m := syscallsResponse(result)
+		m.NextPageToken = nextPage(req.Msg, asked, query.Until, result.Next)
+		return m
+	})
 }
 
 // parseSyscallQuery checks a request. Errors name the field and its value.
@@ -32,7 +38,11 @@ func parseSyscallQuery(req *orb8v1.QuerySyscallsRequest, max limits) (storage.Sy
 	if err != nil {
 		return storage.SyscallQuery{}, err
 	}
-	return storage.SyscallQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
+	after, until, err := parsePage(req, until)
+	if err != nil {
+		return storage.SyscallQuery{}, err
+	}
+	return storage.SyscallQuery{Since: since, Until: until, After: after, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
 }
 
 func parseSyscallSelection(allowField, denyField string, allow, deny []*orb8v1.SyscallFilter) (s storage.SyscallSelection, err error) {
@@ -80,7 +90,7 @@ func parseSyscall(s string) (string, error) {
 	return fmt.Sprint(call.Number), nil
 }
 
-func syscallsResponse(_ *storage.SyscallQuery, result *storage.SyscallResult) *orb8v1.QuerySyscallsResponse {
+func syscallsResponse(result *storage.SyscallResult) *orb8v1.QuerySyscallsResponse {
 	rows := make([]*orb8v1.Syscall, len(result.Syscalls))
 	for i := range rows {
 		rows[i] = syscallMessage(&result.Syscalls[i])
@@ -88,7 +98,7 @@ func syscallsResponse(_ *storage.SyscallQuery, result *storage.SyscallResult) *o
 	return &orb8v1.QuerySyscallsResponse{
 		Syscalls:     rows,
 		Lost:         lossMessage(result.Lost),
-		Truncated:    result.Matched > len(rows),
+		Truncated:    result.Next != "",
 		Matched:      uint64(result.Matched),
 		Oldest:       timestamppb.New(result.Oldest),
 		MissingNodes: result.MissingNodes,
@@ -142,7 +152,12 @@ func syscallEventMessage(e *syscalls.Event) *orb8v1.SyscallEvent {
 }
 
 func (s *service) QueryAnomalies(ctx context.Context, req *connect.Request[orb8v1.QueryAnomaliesRequest]) (*connect.Response[orb8v1.QueryAnomaliesResponse], error) {
-	return answer(ctx, s, req, parseAnomalyQuery, s.store.QueryAnomalies, anomaliesResponse)
+	asked := time.Now()
+	return answer(ctx, s, req, parseAnomalyQuery, s.store.QueryAnomalies, func(query *storage.AnomalyQuery, result *storage.AnomalyResult) *orb8v1.QueryAnomaliesResponse {
+		m := anomaliesResponse(result)
+		m.NextPageToken = nextPage(req.Msg, asked, query.Until, result.Next)
+		return m
+	})
 }
 
 // parseAnomalyQuery checks a request. Errors name the field and its value.
@@ -155,7 +170,11 @@ func parseAnomalyQuery(req *orb8v1.QueryAnomaliesRequest, max limits) (storage.A
 	if err != nil {
 		return storage.AnomalyQuery{}, err
 	}
-	return storage.AnomalyQuery{Since: since, Until: until, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
+	after, until, err := parsePage(req, until)
+	if err != nil {
+		return storage.AnomalyQuery{}, err
+	}
+	return storage.AnomalyQuery{Since: since, Until: until, After: after, Selection: selection, Limit: parseLimit(req.GetLimit(), max.rows)}, nil
 }
 
 func parseAnomalySelection(allowField, denyField string, allow, deny []*orb8v1.AnomalyFilter) (s storage.AnomalySelection, err error) {
@@ -190,7 +209,7 @@ func parseSeverity(s orb8v1.Severity) (syscalls.Severity, error) {
 	return syscalls.Severity(s), nil
 }
 
-func anomaliesResponse(_ *storage.AnomalyQuery, result *storage.AnomalyResult) *orb8v1.QueryAnomaliesResponse {
+func anomaliesResponse(result *storage.AnomalyResult) *orb8v1.QueryAnomaliesResponse {
 	rows := make([]*orb8v1.Anomaly, len(result.Anomalies))
 	for i := range rows {
 		rows[i] = anomalyMessage(&result.Anomalies[i])
@@ -198,7 +217,7 @@ func anomaliesResponse(_ *storage.AnomalyQuery, result *storage.AnomalyResult) *
 	return &orb8v1.QueryAnomaliesResponse{
 		Anomalies:    rows,
 		Lost:         lossMessage(result.Lost),
-		Truncated:    result.Matched > len(rows),
+		Truncated:    result.Next != "",
 		Matched:      uint64(result.Matched),
 		Oldest:       timestamppb.New(result.Oldest),
 		MissingNodes: result.MissingNodes,

@@ -202,9 +202,9 @@ func TestSyscallMessages(t *testing.T) {
 	loss := storage.Loss{Calls: 1, Events: 2, EvictedRecords: 3}
 	said := `"matched": "5", "truncated": true, "oldest": "1970-01-01T00:00:00Z", "missingNodes": ["node-b"],
 		"lost": {"calls": "1", "events": "2", "evictedRecords": "3"}`
-	coverage := storage.Coverage{Matched: 5, Lost: loss, Oldest: at(0), MissingNodes: []string{"node-b"}}
-	assert.JSONEq(t, `{`+said+`}`, protojson.Format(syscallsResponse(nil, &storage.SyscallResult{Coverage: coverage})))
-	assert.JSONEq(t, `{`+said+`}`, protojson.Format(anomaliesResponse(nil, &storage.AnomalyResult{Coverage: coverage})))
+	coverage := storage.Coverage{Matched: 5, Lost: loss, Oldest: at(0), MissingNodes: []string{"node-b"}, Next: "x"}
+	assert.JSONEq(t, `{`+said+`}`, protojson.Format(syscallsResponse(&storage.SyscallResult{Coverage: coverage})))
+	assert.JSONEq(t, `{`+said+`}`, protojson.Format(anomaliesResponse(&storage.AnomalyResult{Coverage: coverage})))
 }
 
 func TestSyscallStatusMessage(t *testing.T) {

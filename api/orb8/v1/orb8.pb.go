@@ -1131,7 +1131,8 @@ type QueryFlowsRequest struct {
 	// Where both ends of a connection were seen: one row for each end's own view of each direction, instead of one row a
 	// direction, which is the client's view (the sender's, where no client is known).
 	SeparateEnds bool `protobuf:"varint,6,opt,name=separate_ends,json=separateEnds,proto3" json:"separate_ends,omitempty"`
-	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	// What the reply before this one said, to go on where it ended; the rest of the request is as it was, but for the limit. The range
+	// of all pages ends when the first one was asked for, at the latest: what arrives later is in none of them.
 	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1221,7 +1222,7 @@ type QueryFlowsResponse struct {
 	Flows []*Flow                `protobuf:"bytes,1,rep,name=flows,proto3" json:"flows,omitempty"`
 	// What the nodes lost in the range: these packets are in no row.
 	Lost *Loss `protobuf:"bytes,2,opt,name=lost,proto3" json:"lost,omitempty"`
-	// True when more flows matched than were returned.
+	// True when there are more rows after these: next_page_token asks for them.
 	Truncated bool `protobuf:"varint,3,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// Flows that matched, returned or not.
 	Matched uint64 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
@@ -1637,7 +1638,7 @@ type QueryDnsRequest struct {
 	Deny  []*DnsFilter `protobuf:"bytes,6,rep,name=deny,proto3" json:"deny,omitempty"`
 	// As in QueryFlowsRequest.
 	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
-	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	// As in QueryFlowsRequest.
 	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2243,7 +2244,7 @@ type QuerySyscallsRequest struct {
 	Deny  []*SyscallFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
 	// As in QueryFlowsRequest.
 	Limit uint32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
-	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	// As in QueryFlowsRequest.
 	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2826,7 +2827,7 @@ type QueryAnomaliesRequest struct {
 	Allow []*AnomalyFilter `protobuf:"bytes,3,rep,name=allow,proto3" json:"allow,omitempty"`
 	Deny  []*AnomalyFilter `protobuf:"bytes,4,rep,name=deny,proto3" json:"deny,omitempty"`
 	Limit uint32           `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
-	// What the reply before this one said, to go on where it ended; the rest of the request is as it was.
+	// As in QueryFlowsRequest.
 	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
