@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/parquet-go/parquet-go"
@@ -23,6 +25,8 @@ const (
 	// damaged ends the name of a file that could not be read.
 	damaged = ".damaged"
 	suffix  = ".parquet"
+	// companion ends the name of a file that is derived of a block.
+	companion = ".index"
 )
 
 // Meta is what a query needs to know of a block before it reads it.
@@ -61,6 +65,18 @@ func ParseName(s string) (Name, bool) {
 // Covers tells whether all that another block holds is in this one too.
 func (n Name) Covers(o Name) bool { return n.Kind == o.Kind && n.From <= o.From && o.To <= n.To }
 
+// Companion is what is derived of a block, in a file beside it. It is closed with the block.
+type Companion interface {
+	// Size is in bytes.
+	Size() uint64
+	Close() error
+}
+
+// CompanionPath is that of a block's companion.
+func CompanionPath(dir string, name Name) string {
+	return filepath.Join(dir, name.String()) + companion
+}
+
 // File is a block that can be read. It may be removed while it is read: its readers go on.
 type File struct {
 	Name Name
@@ -73,6 +89,10 @@ type File struct {
 	parquet *parquet.File
 	// users are the readers, and the store until Remove or Close.
 	users atomic.Int32
+
+	mu sync.Mutex
+	// companions are those that were attached. The last one counts; there may be readers of the others.
+	companions []Companion
 }
 
 // Open opens a block of a directory.
@@ -136,6 +156,31 @@ func guard(do func() error) (err error) {
 	return do()
 }
 
+// Attach gives the file its companion, or another one in its place.
+func (f *File) Attach(c Companion) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.companions = append(f.companions, c)
+}
+
+// Companion returns what was attached last, or nil.
+func (f *File) Companion() Companion {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.companions) == 0 {
+		return nil
+	}
+	return f.companions[len(f.companions)-1]
+}
+
+// Stored is what the file and its companion take, in bytes.
+func (f *File) Stored() uint64 {
+	if c := f.Companion(); c != nil {
+		return f.Size + c.Size()
+	}
+	return f.Size
+}
+
 // Use keeps the file open until Done.
 func (f *File) Use() { f.users.Add(1) }
 
@@ -144,17 +189,22 @@ func (f *File) Done() {
 	if f.users.Add(-1) == 0 {
 		// It was only read: there is nothing that an error could mean.
 		_ = f.file.Close()
+		for _, c := range f.companions {
+			_ = c.Close()
+		}
 	}
 }
 
 // Close closes the file when its last reader is done.
 func (f *File) Close() { f.Done() }
 
-// Remove removes the file. Its readers go on.
+// Remove removes the file, and then its companion. Its readers go on.
 func (f *File) Remove() error {
 	defer f.Done()
-	if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot remove a block: %w", err)
+	for _, path := range []string{f.path, f.path + companion} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("cannot remove a block: %w", err)
+		}
 	}
 	return nil
 }
@@ -165,10 +215,14 @@ func SetAside(dir string, name Name) error {
 	if err := os.Rename(path, path+damaged); err != nil {
 		return fmt.Errorf("cannot set a damaged block aside: %w", err)
 	}
+	if err := os.Remove(path + companion); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot remove what belongs to a damaged block: %w", err)
+	}
 	return nil
 }
 
-// List returns the names of the blocks of a directory, after it has removed the files that a crash left unfinished.
+// List returns the names of the blocks of a directory, after it has removed the files that a crash left unfinished, or without their
+// block.
 func List(dir string) ([]Name, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -176,7 +230,9 @@ func List(dir string) ([]Name, error) {
 	}
 	var names []Name
 	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), temporary) {
+		whole, derived := strings.CutSuffix(entry.Name(), companion)
+		alone := derived && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == whole })
+		if alone || strings.HasSuffix(entry.Name(), temporary) {
 			if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil {
 				return nil, fmt.Errorf("cannot remove what was not finished: %w", err)
 			}

@@ -107,25 +107,6 @@ func (g *Group) Fail(err error) {
 	}
 }
 
-// MayHave tells whether a row's value of a column may be this one, as far as the column's bloom filter knows. A column without a
-// filter may have any.
-func (g *Group) MayHave(column, value string) bool {
-	if g.err != nil {
-		return true
-	}
-	may := true
-	g.read(column, func(c parquet.ColumnChunk) error {
-		filter := c.BloomFilter()
-		if filter == nil {
-			return nil
-		}
-		var err error
-		may, err = filter.Check(parquet.ValueOf(value))
-		return err
-	})
-	return may || g.err != nil
-}
-
 // read lets do read a column. Nothing is read any more once something went wrong.
 func (g *Group) read(column string, do func(parquet.ColumnChunk) error) {
 	if g.err != nil {

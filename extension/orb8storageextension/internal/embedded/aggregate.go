@@ -73,31 +73,65 @@ func newAggregation(since, until int64) *aggregation {
 	}
 }
 
+// add adds all rows of a view.
 func (a *aggregation) add(v *view) {
-	strings, identities := translate(v.strings, a.strings), translate(v.identities, a.identities)
+	t := a.translation(v)
 	for i := range v.rows {
-		r := &v.rows[i]
-		if r.end < a.since || r.start >= a.until {
-			continue
+		a.addRow(&t, uint32(i))
+	}
+}
+
+// addRows adds some rows of a view.
+func (a *aggregation) addRows(v *view, rows []uint32) {
+	t := a.translation(v)
+	for _, i := range rows {
+		a.addRow(&t, i)
+	}
+}
+
+// translation gives the words of a view their index in a dictionary that holds across views. Most are never asked for.
+type translation struct {
+	view *view
+	// nodes and identities have the index plus 1; 0 is not asked for yet.
+	nodes, identities []uint32
+}
+
+func (a *aggregation) translation(v *view) translation {
+	return translation{view: v, nodes: make([]uint32, len(v.strings)), identities: make([]uint32, len(v.identities))}
+}
+
+func inWhole[T comparable](known []uint32, at uint32, of []T, to map[T]uint32) uint32 {
+	if known[at] == 0 {
+		id, found := to[of[at]]
+		if !found {
+			id = uint32(len(to))
+			to[of[at]] = id
 		}
-		key := flowKey{tuple: r.tuple, node: strings[r.node]}
-		local := r.sourceID
-		if r.direction == flow.Ingress {
-			local = r.destinationID
-		}
-		if key.cgroup = v.identities[local].CgroupID; key.cgroup == 0 {
-			key.local = identities[local]
-		}
-		at, known := a.index[key]
-		if !known || a.flows[at].isBefore(v, r) {
-			at = uint32(len(a.flows))
-			a.index[key] = at
-			a.flows = append(a.flows, aggregate{start: r.start, end: r.end, node: key.node})
-		}
-		a.flows[at].add(v, uint32(i))
-		if a.bucket > 0 {
-			a.flows[at].addTo(storage.BucketOf(r.start, a.bucket), v, r)
-		}
+		known[at] = id + 1
+	}
+	return known[at] - 1
+}
+
+func (a *aggregation) addRow(t *translation, i uint32) {
+	v := t.view
+	r := &v.rows[i]
+	if r.end < a.since || r.start >= a.until {
+		return
+	}
+	key := flowKey{tuple: r.tuple, node: inWhole(t.nodes, r.node, v.strings, a.strings)}
+	local := r.local()
+	if key.cgroup = v.identities[local].CgroupID; key.cgroup == 0 {
+		key.local = inWhole(t.identities, local, v.identities, a.identities)
+	}
+	at, known := a.index[key]
+	if !known || a.flows[at].isBefore(v, r) {
+		at = uint32(len(a.flows))
+		a.index[key] = at
+		a.flows = append(a.flows, aggregate{start: r.start, end: r.end, node: key.node})
+	}
+	a.flows[at].add(v, i)
+	if a.bucket > 0 {
+		a.flows[at].addTo(storage.BucketOf(r.start, a.bucket), v, r)
 	}
 }
 

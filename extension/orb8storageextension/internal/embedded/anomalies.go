@@ -152,7 +152,7 @@ func (s *Store) QueryAnomalies(ctx context.Context, query storage.AnomalyQuery) 
 func (s *Store) scanAnomalies(ctx context.Context, from, to time.Time, use func(syscalls.Anomaly)) (storage.Coverage, error) {
 	now := s.settings.Now()
 	since, until := s.bounds(now, from, to)
-	coverage, files, views := note(s, &s.anomalies, now, since, until, (*node).callReports, (*anomalyChunk).view)
+	coverage, files, views := note(s, &s.anomalies, now, since, until, s.settings.MaxQueryRecords, (*node).callReports, (*anomalyChunk).view)
 	defer free(files)
 	useAll := func(v *anomalyView) {
 		for i := range v.rows {

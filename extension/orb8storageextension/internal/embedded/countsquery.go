@@ -165,7 +165,7 @@ func (s *Store) QuerySyscalls(ctx context.Context, query storage.SyscallQuery) (
 func (s *Store) scanCounts(ctx context.Context, from, to time.Time, use func(v *countsView, since, until int64)) (storage.Coverage, error) {
 	now := s.settings.Now()
 	since, until := s.bounds(now, from, to)
-	coverage, files, views := note(s, &s.counts, now, since, until, (*node).callReports, (*countsChunk).view)
+	coverage, files, views := note(s, &s.counts, now, since, until, s.settings.MaxQueryRecords, (*node).callReports, (*countsChunk).view)
 	defer free(files)
 	lost, err := s.readBlocks(ctx, "syscalls", files, func(f *block.File) error {
 		return readCounts(f, since, until, checked(ctx, func(c *countsChunk) { use(c.view(), since, until) }))

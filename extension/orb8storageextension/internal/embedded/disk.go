@@ -207,6 +207,9 @@ func (d *disk) openBlocks() (covered, error) {
 				continue
 			}
 			*files = append(*files, file)
+			if name.Kind == "flows" {
+				d.store.attach(d.blocks, file)
+			}
 		}
 	}
 	return last, nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +51,7 @@ func seal(t testing.TB, s *Store) {
 func upkeep(t testing.TB, s *Store) {
 	t.Helper()
 	s.disk.upkeep()
+	require.NoError(t, s.disk.index(t.Context()))
 	require.NoError(t, s.disk.compact(t.Context()))
 }
 
@@ -391,7 +393,13 @@ func TestAMergeThatWasCutShort(t *testing.T) {
 	assert.Equal(t, merged, blocksOf(t, dir))
 }
 
+// blocksOf returns the names of the blocks of a directory, and filesOf those of all that is beside them too.
 func blocksOf(t testing.TB, dir string) []string {
+	t.Helper()
+	return slices.DeleteFunc(filesOf(t, dir), func(name string) bool { return strings.HasSuffix(name, ".index") })
+}
+
+func filesOf(t testing.TB, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dir, "blocks"))
 	require.NoError(t, err)
@@ -422,6 +430,7 @@ func TestADamagedBlockIsSetAside(t *testing.T) {
 			content, err := os.ReadFile(path)
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(path, damage(content), 0o600))
+			require.NoError(t, os.Remove(path+".index")) // or nobody would look
 
 			s, _ = openTestStore(t, dir)
 			result := query(t, s, storage.FlowQuery{})

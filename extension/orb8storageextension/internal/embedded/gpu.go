@@ -150,7 +150,7 @@ func (s *Store) QueryGPU(ctx context.Context, query storage.GPUQuery) (storage.G
 	defer done()
 	now := s.settings.Now()
 	since, until := s.bounds(now, query.From(), query.Until)
-	coverage, files, views := note(s, &s.gpu, now, since, until, (*node).anyReports, (*gpuChunk).view)
+	coverage, files, views := note(s, &s.gpu, now, since, until, s.settings.MaxQueryRecords, (*node).anyReports, (*gpuChunk).view)
 	defer free(files)
 	lines := storage.NewTimelines(&query)
 	lost, err := s.readBlocks(ctx, "gpu", files, func(f *block.File) error {

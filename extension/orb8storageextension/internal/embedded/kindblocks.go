@@ -2,19 +2,73 @@ package embedded
 
 import (
 	"errors"
+	"fmt"
 	"iter"
+	"os"
+
+	"go.uber.org/zap"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
-func writeFlows(dir string, name block.Name, meta block.Meta, segments []*chunk) (*block.File, error) {
+func (s *Store) writeFlows(dir string, name block.Name, meta block.Meta, segments []*chunk) (*block.File, error) {
 	views := make([]view, len(segments))
 	for i, c := range segments {
 		views[i] = c.view()
 	}
-	return block.Write(dir, name, meta, block.FlowBlooms, flowRows(views))
+	return s.withIndex(dir, name, func(path string) error { return indexViews(path, views) }, func() (*block.File, error) {
+		return block.Write(dir, name, meta, block.FlowBlooms, flowRows(views))
+	})
+}
+
+// withIndex writes the index of a block, and then the block: one that is there has its index, unless the disk has lost it.
+func (s *Store) withIndex(dir string, name block.Name, index func(path string) error, write func() (*block.File, error)) (*block.File, error) {
+	path := block.CompanionPath(dir, name)
+	if err := index(path); err != nil {
+		return nil, fmt.Errorf("cannot write the block %s: its index: %w", name, err)
+	}
+	file, err := write()
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(path))
+	}
+	s.attach(dir, file)
+	return file, nil
+}
+
+// attach opens the index of a block. One that cannot be read is made again by and by: until then the block itself is read.
+func (s *Store) attach(dir string, file *block.File) bool {
+	x, err := openIndex(block.CompanionPath(dir, file.Name), file.Meta.Rows, &s.lexicon)
+	if err != nil {
+		s.disk.Logger.Info("A block has no index that can be read, and will have one", zap.String("block", file.Name.String()), zap.Error(err))
+		return false
+	}
+	file.Attach(x)
+	return true
+}
+
+// indexOf returns the index of a block, or nil where there is none that can be read.
+func indexOf(f *block.File) *index {
+	x, ok := f.Companion().(*index)
+	if !ok || x.broken.Load() {
+		return nil
+	}
+	return x
+}
+
+func (s *Store) mergeFlows(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
+	var indexes []*index
+	for _, f := range files {
+		x := indexOf(f)
+		if x == nil {
+			return mergeFlows(dir, name, meta, files)
+		}
+		indexes = append(indexes, x)
+	}
+	return s.withIndex(dir, name, func(path string) error { return mergeIndexes(path, indexes) }, func() (*block.File, error) {
+		return mergeFlows(dir, name, meta, files)
+	})
 }
 
 // mergeFlows puts small row groups together and leaves the order of large ones alone: it never holds more rows than a few groups.

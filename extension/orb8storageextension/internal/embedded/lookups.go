@@ -192,7 +192,7 @@ func (s *Store) QueryLookups(ctx context.Context, query storage.LookupQuery) (st
 func (s *Store) scanLookups(ctx context.Context, from, to time.Time, use func(v *lookupView, i uint32)) (storage.Coverage, error) {
 	now := s.settings.Now()
 	since, until := s.bounds(now, from, to)
-	coverage, files, views := note(s, &s.lookups, now, since, until, (*node).flowReports, (*lookupChunk).view)
+	coverage, files, views := note(s, &s.lookups, now, since, until, s.settings.MaxQueryRecords, (*node).flowReports, (*lookupChunk).view)
 	defer free(files)
 	useAll := func(v *lookupView) {
 		for i := range v.rows {

@@ -2,10 +2,13 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math"
 	"slices"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/storage"
@@ -33,39 +36,103 @@ func (s *Store) sumFlows(
 ) (*aggregation, storage.Coverage, error) {
 	now := s.settings.Now()
 	since, until := s.bounds(now, from, to)
-	coverage, files, views := note(s, &s.flows, now, since, until, (*node).flowReports, (*chunk).view)
-	defer free(files)
 	a := newAggregation(since, until)
 	a.bucket = bucket
-	if absent(selection, files, views) {
-		return a, coverage, nil
+	clues := selection.Clues()
+	limit := s.settings.MaxQueryRecords
+	if len(clues) > 0 && s.indexed() {
+		limit = 0 // what is read is known when the index was asked
 	}
-	lost, err := s.readBlocks(ctx, "flows", files, func(f *block.File) error {
-		for _, g := range f.Groups() {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			v, err := readFlows(g)
-			if err != nil {
-				return err
-			}
-			a.add(&v)
-		}
-		return nil
-	})
+	coverage, files, views := note(s, &s.flows, now, since, until, limit, (*node).flowReports, (*chunk).view)
+	defer free(files)
+	lost, edge, err := s.readFlows(ctx, a, clues, files, views)
+	if damage := (*indexError)(nil); errors.As(err, &damage) {
+		s.disk.Logger.Error("An index cannot be read, and will be made again", zap.Error(err))
+		damage.index.broken.Store(true)
+		return s.sumFlows(ctx, selection, from, to, bucket)
+	}
 	if err != nil {
 		return nil, coverage, err
 	}
 	coverage.Lost = coverage.Lost.Add(lost)
-	for i := range views {
-		// A chunk takes well under a millisecond: often enough to notice that nobody waits for the answer any more.
-		if err := ctx.Err(); err != nil {
-			return nil, coverage, err
-		}
-		a.add(&views[i])
-	}
+	coverage.Oldest = later(coverage.Oldest, edge)
 	a.join()
 	return a, coverage, nil
+}
+
+// indexed tells whether all blocks of flows have an index.
+func (s *Store) indexed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return !slices.ContainsFunc(s.flows.blocks, func(f *block.File) bool { return indexOf(f) == nil })
+}
+
+// readFlows adds to an aggregation what is needed of blocks and views, and returns from when on that is all.
+func (s *Store) readFlows(
+	ctx context.Context, a *aggregation, clues []storage.Clue, files []*block.File, views []view,
+) (lost storage.Loss, from int64, err error) {
+	var sources []source
+	var of []*block.File
+	lost, err = s.readBlocks(ctx, "flows", files, func(f *block.File) error {
+		if x := indexOf(f); x != nil && len(clues) > 0 {
+			sources, of = append(sources, &blockSource{index: x}), append(of, f)
+			return nil
+		}
+		return eachView(ctx, f, func(v *view) {
+			if len(clues) == 0 {
+				a.add(v)
+			} else {
+				sources, of = append(sources, &viewSource{view: v}), append(of, f)
+			}
+		})
+	})
+	if err != nil {
+		return lost, 0, err
+	}
+	if len(clues) == 0 {
+		for i := range views {
+			// A chunk takes well under a millisecond: often enough to notice that nobody waits for the answer any more.
+			if err := ctx.Err(); err != nil {
+				return lost, 0, err
+			}
+			a.add(&views[i])
+		}
+		return lost, 0, nil
+	}
+	for i := range views {
+		sources = append(sources, &viewSource{view: &views[i]})
+	}
+	search := seek{since: a.since, until: a.until, clues: clues}
+	skipped, err := search.run(ctx, sources, s.settings.MaxQueryRecords)
+	if err != nil {
+		return lost, 0, err
+	}
+	for _, f := range of[:min(skipped, len(of))] {
+		from = max(from, min(f.Meta.End, f.Meta.Written))
+	}
+	for _, source := range sources[skipped:] {
+		source.taken(a)
+	}
+	return lost, from, nil
+}
+
+// eachView hands the rows of a block to a function, some at a time: of its index, where those of a flow are in order, or else of a
+// row group.
+func eachView(ctx context.Context, f *block.File, use func(*view)) error {
+	if x := indexOf(f); x != nil {
+		return x.eachView(ctx, use)
+	}
+	for _, g := range f.Groups() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		v, err := readFlows(g)
+		if err != nil {
+			return err
+		}
+		use(&v)
+	}
+	return nil
 }
 
 // turn waits until another query may run. The caller calls done when it has run.
@@ -104,7 +171,7 @@ func nanos(t time.Time) int64 {
 // note takes the blocks and the views of a history's segments in a range, and what the answer says of itself but for Matched. of
 // are the reports of the nodes whose rows these are. It is the only part of a query that holds the lock. The caller frees the blocks.
 func note[S segment, V any](
-	s *Store, h *history[S], now time.Time, since, until int64, of func(*node) *reports, view func(S) V,
+	s *Store, h *history[S], now time.Time, since, until int64, maxRecords uint64, of func(*node) *reports, view func(S) V,
 ) (storage.Coverage, []*block.File, []V) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -116,7 +183,7 @@ func note[S segment, V any](
 	for i, segment := range segments {
 		views[i] = view(segment)
 	}
-	files, from := h.blocksIn(since, until, s.settings.MaxQueryRecords)
+	files, from := h.blocksIn(since, until, maxRecords)
 	c.Oldest = later(c.Oldest, from)
 	return c, files, views
 }

@@ -41,7 +41,7 @@ func (s *Store) histories() []shelf {
 		&shelfOf[*countsChunk]{"syscalls", &s.counts, writeCounts, mergeCounts},
 		&shelfOf[*anomalyChunk]{"anomalies", &s.anomalies, writeAnomalies, mergeAnomalies},
 		&shelfOf[*gpuChunk]{"gpu", &s.gpu, writeGPU, mergeGPU},
-		&shelfOf[*chunk]{"flows", &s.flows, writeFlows, mergeFlows},
+		&shelfOf[*chunk]{"flows", &s.flows, s.writeFlows, s.mergeFlows},
 	}
 }
 
@@ -64,7 +64,7 @@ func (s *shelfOf[S]) totals() totals {
 	t := totals{records: s.history.records, evicted: s.history.evicted, memory: s.history.bytes}
 	for _, f := range s.history.blocks {
 		t.records += f.Meta.Rows
-		t.stored += f.Size
+		t.stored += f.Stored()
 	}
 	return t
 }

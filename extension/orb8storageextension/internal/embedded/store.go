@@ -21,6 +21,9 @@ const MinBytes = 4 << 20
 // the memory of the records that it reads.
 const maxQueries = 2
 
+// lexiconBytes bounds the memory of words of indexes that are kept for the next query. A block of 2,000 containers has 1 to 2 MB.
+const lexiconBytes = 64 << 20
+
 // Settings bound a store.
 type Settings struct {
 	// Retention is how long a record is kept, at least 1 s.
@@ -50,7 +53,8 @@ type Store struct {
 	nodes     map[string]*node
 
 	// disk is nil where the store is in memory alone.
-	disk *disk
+	disk    *disk
+	lexicon lexicon
 }
 
 // New returns an empty store in memory.
@@ -65,6 +69,7 @@ func New(settings Settings) *Store {
 		anomalies: newHistory(newAnomalyChunk, now),
 		gpu:       newHistory(newGPUChunk, now),
 		nodes:     map[string]*node{},
+		lexicon:   lexicon{limit: lexiconBytes},
 	}
 }
 

@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/bits"
 	"slices"
 	"time"
@@ -51,9 +52,9 @@ func (d *disk) tidy(ctx context.Context) {
 		}
 		if now := d.store.settings.Now(); now.Before(d.mergeAfter) {
 			continue
-		} else if err := d.compact(ctx); err != nil {
+		} else if err := errors.Join(d.index(ctx), d.compact(ctx)); err != nil {
 			d.mergeAfter = now.Add(mergePause)
-			d.Logger.Error("Blocks could not be merged, and will not be for a while", zap.Duration("pause", mergePause), zap.Error(err))
+			d.Logger.Error("Blocks could not be indexed or merged, and will not be for a while", zap.Duration("pause", mergePause), zap.Error(err))
 		}
 	}
 }
@@ -182,7 +183,7 @@ func (d *disk) trim() error {
 			if stored <= limit || f == (*shelf.files())[len(*shelf.files())-1] {
 				return true
 			}
-			stored -= f.Size
+			stored -= f.Stored()
 			return false
 		})
 		for _, f := range evicted {
@@ -200,6 +201,32 @@ func (d *disk) trim() error {
 		errs = errors.Join(errs, f.Remove())
 	}
 	return errors.Join(errs, d.save())
+}
+
+// index makes the indexes that blocks lack.
+func (d *disk) index(ctx context.Context) error {
+	d.merging.Lock()
+	defer d.merging.Unlock()
+	d.store.mu.RLock()
+	files := slices.Clone(d.store.flows.blocks)
+	for _, f := range files {
+		f.Use()
+	}
+	d.store.mu.RUnlock()
+	defer free(files)
+	for _, f := range files {
+		if ctx.Err() != nil || indexOf(f) != nil {
+			continue
+		}
+		path := block.CompanionPath(d.blocks, f.Name)
+		if err := indexBlock(path, f); err != nil {
+			return fmt.Errorf("cannot write the index %s: %w", path, err)
+		}
+		if !d.store.attach(d.blocks, f) {
+			return fmt.Errorf("cannot read the index %s, which was just written", path)
+		}
+	}
+	return nil
 }
 
 // compact merges blocks until there is no run of a few of about one size.
