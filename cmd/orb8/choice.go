@@ -69,9 +69,7 @@ func newFilterFlags(cmd *cobra.Command, a *app, rows string) *filterFlags {
 		if value != "true" {
 			return errors.New("it takes no value; put it before the filter that it denies")
 		}
-		if f.filters.not {
-			return errors.New("another one comes right before it")
-		}
+		// Twice is once: the shell's completion reads the flags twice.
 		f.filters.not = true
 		return nil
 	})

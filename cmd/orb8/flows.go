@@ -54,6 +54,9 @@ json and csv show a row for each end; --ends and --ends=false ask for the other.
 		if err := filter.check(); err != nil {
 			return err
 		}
+		if follow && a.watched {
+			return usagef("--follow never ends, so it cannot be asked again and again; leave it or watch out")
+		}
 		if follow {
 			for _, name := range []string{"since", "until", "limit", "all", "ends"} {
 				if flags.Changed(name) {

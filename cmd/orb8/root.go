@@ -20,6 +20,9 @@ type app struct {
 	// notices is where everything goes that is not data.
 	notices io.Writer
 
+	// watched is true while a command runs again and again.
+	watched bool
+
 	connecting sync.Mutex
 	connection *connection
 }
@@ -56,7 +59,7 @@ they make, and shows the answer as a table, or as JSON for other tools.`,
 		Example: "  orb8 trace network",
 	})
 	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a), newTraceSyscallCommand(a), newTraceAnomalyCommand(a))
-	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newAggregateCommand(a), newSeccompCommand(a), trace,
+	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newAggregateCommand(a), newSeccompCommand(a), newWatchCommand(a), trace,
 		newStatusCommand(a), newDoctorCommand(), newVersionCommand())
 	rename(root, a.program)
 	return root

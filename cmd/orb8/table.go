@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 	"unicode/utf8"
-
-	"golang.org/x/term"
 )
 
 const (
@@ -29,21 +27,21 @@ const (
 
 // screen is what the output is shown on.
 type screen struct {
-	width  int
+	width int
+	// height is 0 where the output is no terminal.
+	height int
 	colour bool
 }
 
 // screenOf measures the terminal that w is. Anything else is 80 columns wide and has no colour.
 func screenOf(w io.Writer) screen {
+	if buffer, ok := w.(*screenBuffer); ok {
+		return buffer.of
+	}
 	s := screen{width: defaultWidth}
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return s
+	if width, height := terminalSize(w); height > 0 {
+		s = screen{width: width, height: height, colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 	}
-	if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
-		s.width = width
-	}
-	s.colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	return s
 }
 
