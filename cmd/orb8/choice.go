@@ -34,6 +34,7 @@ type choice struct {
 	cgroups  []string
 	syscalls []string
 	rules    []string
+	devices  []string
 	severity orb8v1.Severity
 }
 

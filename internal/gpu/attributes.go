@@ -32,3 +32,41 @@ const (
 // MetricAllocation is 1 for each container that a device is allocated to. Its data points of one device have the time of the scrape
 // that all of them are of, which is that of the device's other metrics too: by it a device's metrics find their container.
 const MetricAllocation = "gpu.allocation"
+
+// Metrics of a device that `orb8 gpu` shows. Ratios are from 0 to 1.
+const (
+	// MetricUtilization is a ratio, by AttrTask.
+	MetricUtilization = "hw.gpu.utilization"
+	// MetricSMActivity is the ratio of the time in which a streaming multiprocessor had a warp, over all of them.
+	MetricSMActivity = "gpu.sm.activity"
+	// MetricMemoryUsage and MetricMemoryLimit are in bytes.
+	MetricMemoryUsage = "hw.gpu.memory.usage"
+	MetricMemoryLimit = "hw.gpu.memory.limit"
+	// MetricPower and MetricPowerLimit are in watts, MetricEnergy is a counter of joules.
+	MetricPower      = "hw.power"
+	MetricPowerLimit = "gpu.power.limit"
+	MetricEnergy     = "hw.energy"
+	// MetricTemperature is in degrees Celsius, by AttrSensor.
+	MetricTemperature = "hw.temperature"
+	// MetricXIDErrors counts errors that the driver reports, by code.
+	MetricXIDErrors = "gpu.xid.errors"
+)
+
+// Metrics that are measured for a container's processes on a device.
+const (
+	// MetricProcessMemory is in bytes.
+	MetricProcessMemory = "gpu.process.memory.usage"
+	// MetricProcessUtilization is a ratio, by AttrEngine.
+	MetricProcessUtilization = "gpu.process.utilization"
+)
+
+// Attributes of metrics, and the value that means the GPU as such.
+const (
+	AttrTask    = "hw.gpu.task"
+	TaskGeneral = "general"
+	AttrSensor  = "hw.sensor_location"
+	SensorGPU   = "gpu"
+	// AttrEngine is the part of a GPU that a process used: sm, mem, enc or dec.
+	AttrEngine = "gpu.engine"
+	EngineSM   = "sm"
+)

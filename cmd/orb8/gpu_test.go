@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+	"github.com/orb8/orb8/internal/gpu"
+)
+
+// fakeGPUs is a collector that answers as gpu does.
+type fakeGPUs struct {
+	orb8v1connect.UnimplementedOrbitServiceHandler
+
+	gpu      func(*orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse
+	askedGPU []*orb8v1.QueryGpuRequest
+}
+
+func (f *fakeGPUs) QueryGpu(_ context.Context, req *connect.Request[orb8v1.QueryGpuRequest]) (*connect.Response[orb8v1.QueryGpuResponse], error) {
+	f.askedGPU = append(f.askedGPU, req.Msg)
+	return connect.NewResponse(f.gpu(req.Msg)), nil
+}
+
+func (f *fakeGPUs) serve(t *testing.T) string {
+	t.Helper()
+	return serveHandler(t, f)
+}
+
+func card(index uint32) *orb8v1.GpuDevice {
+	return &orb8v1.GpuDevice{
+		Id: fmt.Sprintf("GPU-5a1b2c3%d-0000-4000-8000-000000000000", index), Index: index, Model: "NVIDIA H100 80GB HBM3",
+		PciAddress: fmt.Sprintf("00000000:%02d:00.0", 10+index),
+	}
+}
+
+func instance(of *orb8v1.GpuDevice, n int, profile string) *orb8v1.GpuDevice {
+	d := proto.CloneOf(of)
+	d.Parent, d.Id, d.MigProfile = d.Id, fmt.Sprintf("MIG-%08d-0000-4000-8000-000000000000", n), profile
+	return d
+}
+
+func job(pod string) *orb8v1.Container {
+	return &orb8v1.Container{Namespace: "ml", Pod: pod, Name: "main", Id: strings.Repeat("c0ffee", 10) + "1234"}
+}
+
+// gpuSeries returns a series of two samples; attribute is k=v or empty.
+func gpuSeries(node string, d *orb8v1.GpuDevice, c *orb8v1.Container, metric, attribute string, mean, last float64) *orb8v1.GpuSeries {
+	s := &orb8v1.GpuSeries{
+		Node: node, Device: d, Container: c, Metric: metric, Counter: metric == gpu.MetricEnergy || metric == gpu.MetricXIDErrors,
+		Points: []*orb8v1.GpuPoint{{Start: ago(time.Minute), Value: mean, Last: last, Samples: 2}},
+	}
+	if k, v, ok := strings.Cut(attribute, "="); ok {
+		s.Attributes = map[string]string{k: v}
+	}
+	return s
+}
+
+const gib = 1 << 30
+
+// cannedGPUs are a card that two pods share, one that a pod has for itself, one that is nobody's, and one in two MIG instances of
+// another node.
+func cannedGPUs() []*orb8v1.GpuSeries {
+	one, other, idle := card(0), card(1), card(2)
+	train, infer, tune := job("train-0"), job("infer-6c9f8b7d5-x2x9k"), job("tune-0")
+	var all []*orb8v1.GpuSeries
+	add := func(node string, d *orb8v1.GpuDevice, c *orb8v1.Container, metric, attribute string, mean, last float64) {
+		all = append(all, gpuSeries(node, d, c, metric, attribute, mean, last))
+	}
+	device := func(node string, d *orb8v1.GpuDevice, c *orb8v1.Container, utilization, memory, limit float64) {
+		add(node, d, c, gpu.MetricUtilization, "hw.gpu.task=general", utilization, 0)
+		add(node, d, c, gpu.MetricUtilization, "hw.gpu.task=encoder", 0.99, 0.99)
+		add(node, d, c, gpu.MetricMemoryUsage, "", memory/2, memory)
+		add(node, d, c, gpu.MetricMemoryLimit, "", limit, limit)
+		add(node, d, c, gpu.MetricPower, "", 123.4+500*utilization, 99)
+		add(node, d, c, gpu.MetricPowerLimit, "", 700, 700)
+		add(node, d, c, gpu.MetricEnergy, "", 1000, 0)
+		add(node, d, c, gpu.MetricTemperature, "hw.sensor_location=gpu", 1, 60+10*utilization)
+		add(node, d, c, gpu.MetricTemperature, "hw.sensor_location=memory", 1, 99)
+	}
+	device("worker-1", one, nil, 0.63, 41.2*gib, 80*gib)
+	for i, c := range []*orb8v1.Container{train, infer} {
+		add("worker-1", one, c, gpu.MetricAllocation, "resource=nvidia.com/gpu", 1, 1)
+		add("worker-1", one, c, gpu.MetricProcessMemory, "", 0, []float64{30, 11}[i]*gib)
+	}
+	add("worker-1", one, train, gpu.MetricProcessUtilization, "gpu.engine=sm", 0.5, 0)
+	add("worker-1", one, train, gpu.MetricProcessUtilization, "gpu.engine=mem", 0.9, 0)
+	device("worker-1", other, tune, 0.98, 79*gib, 80*gib)
+	add("worker-1", other, tune, gpu.MetricAllocation, "", 1, 1)
+	device("worker-1", idle, nil, 0, 0, 80*gib)
+	split := card(0)
+	split.Id = "GPU-7d8e9f00-0000-4000-8000-000000000000"
+	device("worker-2", split, nil, 0.5, 20*gib, 80*gib)
+	small, large := instance(split, 7, "1g.10gb"), instance(split, 3, "3g.40gb")
+	add("worker-2", small, infer, gpu.MetricAllocation, "", 1, 1)
+	add("worker-2", small, infer, gpu.MetricSMActivity, "", 0.25, 0.5)
+	add("worker-2", small, infer, gpu.MetricMemoryUsage, "", 0, gib)
+	add("worker-2", small, infer, gpu.MetricMemoryLimit, "", 0, 9.75*gib)
+	add("worker-2", large, nil, gpu.MetricMemoryLimit, "", 0, 39.5*gib)
+	return all
+}
+
+func gpuReply(series []*orb8v1.GpuSeries) func(*orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse {
+	return func(*orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse {
+		return &orb8v1.QueryGpuResponse{Series: series, Matched: uint64(len(series)), Lost: &orb8v1.Loss{}, Oldest: ago(time.Hour)}
+	}
+}
+
+func TestGoldenGPU(t *testing.T) {
+	failing := append(cannedGPUs(), gpuSeries("worker-1", card(1), job("tune-0"), gpu.MetricXIDErrors, "gpu.xid.code=79", 2, 0))
+	var lone []*orb8v1.GpuSeries
+	for _, s := range failing {
+		if s.GetNode() == "worker-1" {
+			lone = append(lone, s)
+		}
+	}
+	for golden, tt := range map[string]struct {
+		series []*orb8v1.GpuSeries
+		format string
+	}{
+		"gpu.txt":      {cannedGPUs(), "table"},
+		"gpu_node.txt": {lone, "table"},
+		"gpu_wide.txt": {failing, "wide"},
+		"gpu.json":     {cannedGPUs(), "json"},
+		"gpu.jsonl":    {failing, "jsonl"},
+		"gpu.csv":      {failing, "csv"},
+	} {
+		t.Run(golden, func(t *testing.T) {
+			collector := &fakeGPUs{gpu: gpuReply(tt.series)}
+			got := orb8(t, collector.serve(t), "gpu", "-o", tt.format)
+			require.Zero(t, got.code, got.stderr)
+			assert.Empty(t, got.stderr)
+			assertGolden(t, golden, got.stdout)
+			if tt.format == "table" {
+				for line := range strings.Lines(got.stdout) {
+					assert.LessOrEqual(t, len([]rune(strings.TrimSuffix(line, "\n"))), 80)
+				}
+			}
+			assert.Len(t, collector.askedGPU, 1)
+		})
+	}
+}
+
+func TestGPUAsks(t *testing.T) {
+	metrics := append(deviceMetrics(), containerMetrics()...)
+	for args, want := range map[string]*orb8v1.QueryGpuRequest{
+		"":           {Since: ago(2 * time.Minute), Allow: []*orb8v1.GpuFilter{{Metrics: metrics}}},
+		"--until 1m": {Until: ago(time.Minute), Allow: []*orb8v1.GpuFilter{{Metrics: metrics}}},
+		"--since 1h --node a,b --device GPU-1 --not --device MIG-2 --not --pod ml/x": {
+			Since: ago(time.Hour), Allow: []*orb8v1.GpuFilter{{Nodes: []string{"a", "b"}, Devices: []string{"GPU-1"}, Metrics: metrics}},
+			Deny: []*orb8v1.GpuFilter{{Devices: []string{"MIG-2"}}, {Pods: []string{"ml/x"}}},
+		},
+	} {
+		t.Run(args, func(t *testing.T) {
+			collector := &fakeGPUs{gpu: gpuReply(cannedGPUs())}
+			got := orb8(t, collector.serve(t), append([]string{"gpu"}, strings.Fields(args)...)...)
+			require.Zero(t, got.code, got.stderr)
+			require.Len(t, collector.askedGPU, 1)
+			assert.True(t, proto.Equal(want, collector.askedGPU[0]), "want %v, got %v", want, collector.askedGPU[0])
+		})
+	}
+}
+
+// Whoever asks for a pod wants to see the card that it shares, and not the pods that it shares it with.
+func TestGPUOfAPodShowsTheDevice(t *testing.T) {
+	collector := &fakeGPUs{}
+	collector.gpu = func(req *orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse {
+		var series []*orb8v1.GpuSeries
+		for _, s := range cannedGPUs() {
+			if filter := req.GetAllow()[0]; len(filter.GetPods()) > 0 && s.GetContainer().GetPod() == "train-0" ||
+				len(filter.GetPods()) == 0 && s.GetDevice().GetId() == filter.GetDevices()[0] {
+				series = append(series, s)
+			}
+		}
+		return gpuReply(series)(req)
+	}
+	got := orb8(t, collector.serve(t), "gpu", "--pod", "ml/train-0", "--namespace", "ml", "--container", "main", "--not", "--node", "worker-9")
+	require.Zero(t, got.code, got.stderr)
+	assert.Equal(t, `GPU  DEVICE / POD           UTIL    MEMORY      OF  POWER   TEMP
+  0  NVIDIA H100 80GB HBM3  63 %  41.2 GiB  80 GiB  438 W  66 °C
+  0    ml/train-0/main      50 %    30 GiB       -      -      -
+`, got.stdout)
+	require.Len(t, collector.askedGPU, 2)
+	assert.Equal(t, []string{"ml"}, collector.askedGPU[0].GetAllow()[0].GetNamespaces())
+	want := &orb8v1.QueryGpuRequest{
+		Since: ago(2 * time.Minute), Allow: []*orb8v1.GpuFilter{{Devices: []string{card(0).GetId()}, Metrics: deviceMetrics()}},
+	}
+	assert.True(t, proto.Equal(want, collector.askedGPU[1]), "got %v", collector.askedGPU[1])
+}
+
+// A device that one container had after the other has series of both: its line is of all the time.
+func TestGPUThatChangedHands(t *testing.T) {
+	first, second := gpuSeries("worker-1", card(0), job("a"), gpu.MetricUtilization, "", 0.2, 0), gpuSeries("worker-1", card(0), job("b"), gpu.MetricUtilization, "", 0.8, 0)
+	first.Points[0].Samples, second.Points[0].Samples = 3, 1
+	early, late := gpuSeries("worker-1", card(0), job("a"), gpu.MetricMemoryUsage, "", 0, 1*gib), gpuSeries("worker-1", card(0), job("b"), gpu.MetricMemoryUsage, "", 0, 2*gib)
+	early.Points[0].Start = ago(time.Hour)
+	energy, more := gpuSeries("worker-1", card(0), job("a"), gpu.MetricEnergy, "", 100, 0), gpuSeries("worker-1", card(0), job("b"), gpu.MetricEnergy, "", 50, 0)
+	got := orb8(t, (&fakeGPUs{gpu: gpuReply([]*orb8v1.GpuSeries{energy, more, first, second, late, early})}).serve(t), "gpu", "-o", "json")
+	var rows []jsonGPU
+	require.NoError(t, json.Unmarshal([]byte(got.stdout), &rows))
+	require.Len(t, rows, 3)
+	assert.InDelta(t, 0.35, *rows[0].Utilization, 1e-9)
+	assert.EqualValues(t, 2*gib, *rows[0].Memory, "the newest")
+	assert.EqualValues(t, 150, *rows[0].Energy)
+	assert.Equal(t, "a", rows[1].Pod)
+	assert.InDelta(t, 0.2, *rows[1].Utilization, 1e-9)
+	assert.EqualValues(t, 50, *rows[2].Energy)
+}
+
+func TestGPUSaysWhyThereIsNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args []string
+		ever []*orb8v1.GpuSeries
+		want string
+	}{
+		"never":    {nil, nil, `no GPU has reported: send the metrics of GPUs to this collector, as docs/cli.md says under "GPUs"`},
+		"not now":  {nil, cannedGPUs()[:1], "no GPU has reported in this range, but some have in another: ask with --since 1h, or further back"},
+		"not this": {[]string{"--pod", "x"}, cannedGPUs()[:1], "no GPU matches"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			collector := &fakeGPUs{gpu: func(req *orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse {
+				if req.GetSince() == nil {
+					return gpuReply(tt.ever)(req)
+				}
+				return gpuReply(nil)(req)
+			}}
+			got := orb8(t, collector.serve(t), append([]string{"gpu"}, tt.args...)...)
+			assert.Zero(t, got.code)
+			assert.Empty(t, got.stdout)
+			assert.Contains(t, got.stderr, tt.want)
+		})
+	}
+	collector := &fakeGPUs{gpu: gpuReply(nil)}
+	assert.Equal(t, "[]\n", orb8(t, collector.serve(t), "gpu", "-o", "json").stdout)
+}
+
+func TestGPUSaysWhatIsMissing(t *testing.T) {
+	collector := &fakeGPUs{gpu: func(req *orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse {
+		reply := gpuReply(cannedGPUs())(req)
+		reply.Matched, reply.Truncated, reply.MissingNodes, reply.Lost.EvictedRecords = 12345, true, []string{"worker-9"}, 7
+		return reply
+	}}
+	got := orb8(t, collector.serve(t), "gpu", "--since", "2h")
+	for _, want := range []string{
+		"of 12,345 series shown; the collector gives no more at once, so narrow the filters", "no report from worker-9: their GPUs are missing",
+		"the store was full and dropped 7 records of this range early", "the store begins at",
+	} {
+		assert.Contains(t, got.stderr, want)
+	}
+}
+
+func TestGPURefuses(t *testing.T) {
+	for args, says := range map[string]string{
+		"gpu --since 1m --until 5m": "is not before --until",
+		"gpu --not":                 "--not denies the filter that follows it",
+		"gpu --device ,":            "a name must not be empty",
+		"gpu 0":                     `"orb8 gpu" takes no argument, not "0"`,
+		"gpu -o yaml":               "use table, wide, json, jsonl or csv",
+	} {
+		t.Run(args, func(t *testing.T) {
+			got := orb8(t, "127.0.0.1:1", strings.Fields(args)...)
+			assert.Equal(t, exitUsage, got.code)
+			assert.Contains(t, got.stderr, says)
+		})
+	}
+}
