@@ -241,6 +241,10 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 				Node: "worker-1", Version: "v0.1.0", Kernel: "6.18.0", Started: ago(75 * time.Hour), LastSeen: ago(2 * time.Second),
 				Network: &orb8v1.NetworkStatus{
 					AttachMode: "cgroup", AttachPoints: 2, Packets: 1_234_567, Bytes: 987_654_321, LiveFlows: 1234,
+					PacketsPerSecond: 12_345.6, BytesPerSecond: 9_876_543,
+					Probes: []*orb8v1.ProbeCost{
+						{Program: "cgroup_egress", Runs: 617_283, RunTime: durationpb.New(148_147_920)}, {Program: "cgroup_ingress"},
+					},
 					Lost: &orb8v1.Loss{}, RingBufferBytes: 1 << 20, RingBufferUtilization: 0.03,
 					FlowTableSize: 65536, FlowTableEntries: 3277, Interval: durationpb.New(5 * time.Second),
 					Drops: []*orb8v1.Drops{
@@ -249,6 +253,7 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 					},
 				},
 				Syscalls: &orb8v1.SyscallStatus{
+					CallsPerSecond: 1, Probes: []*orb8v1.ProbeCost{{Program: "sys_enter", Runs: 1, RunTime: durationpb.New(61)}},
 					Calls: 12_345_678, Lost: &orb8v1.Loss{}, Cgroups: 34, RingBufferBytes: 512 << 10, RingBufferUtilization: 0.07,
 					Interval: durationpb.New(5 * time.Second), Thinning: 1, Latency: true,
 				},

@@ -89,6 +89,7 @@ func (p statusPrinter) node(n *orb8v1.NodeStatus) {
 func (p statusPrinter) network(net *orb8v1.NetworkStatus) {
 	p.line("attached", net.GetAttachMode()+", "+plural(uint64(net.GetAttachPoints()), "hook"))
 	p.line("counted", plural(net.GetPackets(), "packet")+", "+humanBytes(net.GetBytes())+" since start")
+	p.line("rate", plural(round(net.GetPacketsPerSecond()), "packet")+" a second, "+humanBytes(round(net.GetBytesPerSecond()))+" a second")
 	p.lost("lost", net.GetLost())
 	p.line("unparsed", plural(net.GetUnparsedPackets(), "packet"))
 	p.drops(net.GetDrops())
@@ -96,12 +97,14 @@ func (p statusPrinter) network(net *orb8v1.NetworkStatus) {
 	p.line("flow table", share(net.GetFlowTableEntries(), net.GetFlowTableSize())+" of "+grouped(net.GetFlowTableSize())+
 		" entries in the last "+net.GetInterval().AsDuration().String())
 	p.line("ring buffer", percent(net.GetRingBufferUtilization())+" of "+humanBytes(net.GetRingBufferBytes())+" used")
+	p.probes(net.GetProbes())
 	p.unavailable(net.GetUnavailable())
 }
 
 func (p statusPrinter) syscalls(s *orb8v1.SyscallStatus) {
 	p.line("calls", plural(s.GetCalls(), "system call")+" since start, "+plural(s.GetCgroups(), "cgroup")+
 		" in the last "+s.GetInterval().AsDuration().String())
+	p.line("call rate", plural(round(s.GetCallsPerSecond()), "call")+" a second")
 	p.lost("call loss", s.GetLost())
 	p.line("call ring", percent(s.GetRingBufferUtilization())+" of "+humanBytes(s.GetRingBufferBytes())+" used")
 	if n := s.GetThinning(); n > 1 {
@@ -112,8 +115,20 @@ func (p statusPrinter) syscalls(s *orb8v1.SyscallStatus) {
 	} else {
 		p.line("latency", "not measured")
 	}
+	p.probes(s.GetProbes())
 	p.unavailable(s.GetUnavailable())
 }
+
+// probes tells what each program takes of the kernel's time, where that is measured.
+func (p statusPrinter) probes(costs []*orb8v1.ProbeCost) {
+	for _, c := range costs {
+		p.line("probe", fmt.Sprintf("%s: %d ns a run, %s", c.GetProgram(), c.GetRunTime().AsDuration().Nanoseconds()/int64(max(c.GetRuns(), 1)),
+			plural(c.GetRuns(), "run")))
+	}
+}
+
+// round takes a rate to the next whole number.
+func round(rate float64) uint64 { return uint64(max(rate, 0) + 0.5) }
 
 func (p statusPrinter) unavailable(features map[string]string) {
 	for _, feature := range slices.Sorted(maps.Keys(features)) {

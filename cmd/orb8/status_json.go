@@ -37,7 +37,11 @@ type jsonNetwork struct {
 	FlowTableEntries      uint64   `json:"flowTableEntries"`
 	IntervalSeconds       float64  `json:"intervalSeconds"`
 
+	PacketsPerSecond float64 `json:"packetsPerSecond"`
+	BytesPerSecond   float64 `json:"bytesPerSecond"`
+
 	Drops       []jsonDrops       `json:"drops"`
+	Probes      []jsonProbe       `json:"probes,omitempty"`
 	Unavailable map[string]string `json:"unavailable,omitempty"`
 }
 
@@ -50,8 +54,16 @@ type jsonSyscallStatus struct {
 	IntervalSeconds       float64      `json:"intervalSeconds"`
 	Thinning              uint32       `json:"thinning"`
 	Latency               bool         `json:"latency"`
+	CallsPerSecond        float64      `json:"callsPerSecond"`
 
+	Probes      []jsonProbe       `json:"probes,omitempty"`
 	Unavailable map[string]string `json:"unavailable,omitempty"`
+}
+
+type jsonProbe struct {
+	Program        string  `json:"program"`
+	Runs           uint64  `json:"runs"`
+	RunTimeSeconds float64 `json:"runTimeSeconds"`
 }
 
 type jsonCallLoss struct {
@@ -123,8 +135,18 @@ func newJSONSyscallStatus(s *orb8v1.SyscallStatus) *jsonSyscallStatus {
 		IntervalSeconds:       s.GetInterval().AsDuration().Seconds(),
 		Thinning:              s.GetThinning(),
 		Latency:               s.GetLatency(),
+		CallsPerSecond:        s.GetCallsPerSecond(),
+		Probes:                newJSONProbes(s.GetProbes()),
 		Unavailable:           s.GetUnavailable(),
 	}
+}
+
+func newJSONProbes(costs []*orb8v1.ProbeCost) []jsonProbe {
+	var probes []jsonProbe
+	for _, c := range costs {
+		probes = append(probes, jsonProbe{Program: c.GetProgram(), Runs: c.GetRuns(), RunTimeSeconds: c.GetRunTime().AsDuration().Seconds()})
+	}
+	return probes
 }
 
 func newJSONNetwork(n *orb8v1.NetworkStatus) *jsonNetwork {
@@ -153,6 +175,9 @@ func newJSONNetwork(n *orb8v1.NetworkStatus) *jsonNetwork {
 		FlowTableEntries:      n.GetFlowTableEntries(),
 		IntervalSeconds:       n.GetInterval().AsDuration().Seconds(),
 		Drops:                 drops,
+		PacketsPerSecond:      n.GetPacketsPerSecond(),
+		BytesPerSecond:        n.GetBytesPerSecond(),
+		Probes:                newJSONProbes(n.GetProbes()),
 		Unavailable:           n.GetUnavailable(),
 	}
 }

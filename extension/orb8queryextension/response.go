@@ -159,7 +159,18 @@ func networkMessage(n *flow.NetworkStatus) *orb8v1.NetworkStatus {
 		UnparsedPackets:       n.UnparsedPackets,
 		Drops:                 dropMessages(n.Drops),
 		Unavailable:           n.Unavailable,
+		PacketsPerSecond:      n.PacketsPerSecond,
+		BytesPerSecond:        n.BytesPerSecond,
+		Probes:                probeMessages(n.Probes),
 	}
+}
+
+func probeMessages(costs []flow.ProbeCost) []*orb8v1.ProbeCost {
+	probes := make([]*orb8v1.ProbeCost, len(costs))
+	for i, c := range costs {
+		probes[i] = &orb8v1.ProbeCost{Program: c.Program, Runs: c.Runs, RunTime: durationpb.New(c.RunTime)}
+	}
+	return probes
 }
 
 // dropMessages are in an order that equal sums have every time.

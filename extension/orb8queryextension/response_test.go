@@ -83,6 +83,7 @@ func TestMessages(t *testing.T) {
 				"lost": {"packets": "1", "bytes": "2", "events": "3"}, "ringBufferBytes": "13", "ringBufferUtilization": 0.5,
 				"flowTableSize": "14", "flowTableEntries": "15", "interval": "10s", "unparsedPackets": "16",
 				"drops": [{"reason": "no_socket", "packets": "9"}, {"reason": "a", "packets": "2"}, {"reason": "b", "packets": "2"}],
+				"packetsPerSecond": 1.5, "bytesPerSecond": 2.5, "probes": [{"program": "cgroup_egress", "runs": "3", "runTime": "0.000000007s"}],
 				"unavailable": {"process names": "too old"}}
 		}]
 	}`, protojson.Format(statusResponse(&storage.Status{
@@ -93,7 +94,8 @@ func TestMessages(t *testing.T) {
 				Interval: 10 * time.Second, Packets: 10, Bytes: 11, LostPackets: 1, LostBytes: 2, LostEvents: 3, UnparsedPackets: 16,
 				LiveFlows: 12, RingBufferBytes: 13, RingBufferUtilization: 0.5, FlowTableSize: 14, FlowTableEntries: 15,
 				Drops:       map[string]uint64{"b": 2, "no_socket": 9, "a": 2},
-				Unavailable: map[string]string{"process names": "too old"},
+				Unavailable: map[string]string{"process names": "too old"}, PacketsPerSecond: 1.5, BytesPerSecond: 2.5,
+				Probes: []flow.ProbeCost{{Program: "cgroup_egress", Runs: 3, RunTime: 7}},
 			},
 			LastSeen: at(3), Missing: true,
 		}},

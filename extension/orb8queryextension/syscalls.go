@@ -262,5 +262,7 @@ func syscallStatusMessage(s *syscalls.Status) *orb8v1.SyscallStatus {
 		Thinning:              s.Thinning,
 		Latency:               s.Latency,
 		Unavailable:           s.Unavailable,
+		CallsPerSecond:        s.CallsPerSecond,
+		Probes:                probeMessages(s.Probes),
 	}
 }

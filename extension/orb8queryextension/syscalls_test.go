@@ -210,9 +210,11 @@ func TestSyscallMessages(t *testing.T) {
 func TestSyscallStatusMessage(t *testing.T) {
 	got := nodeMessage(&storage.NodeStatus{Node: "node-a", Syscalls: &syscalls.Status{
 		Calls: 1, LostCalls: 2, LostEvents: 3, Cgroups: 4, RingBufferBytes: 5, RingBufferUtilization: 0.5, Thinning: 6, Latency: true,
-		Interval: time.Second, Unavailable: map[string]string{"latency": "too old"},
+		Interval: time.Second, Unavailable: map[string]string{"latency": "too old"}, CallsPerSecond: 2.5,
+		Probes: []flow.ProbeCost{{Program: "sys_enter", Runs: 3, RunTime: 7}},
 	}})
 	assert.Nil(t, got.GetNetwork(), "a receiver that does not run has no status")
 	assert.JSONEq(t, `{"calls": "1", "lost": {"calls": "2", "events": "3"}, "cgroups": "4", "ringBufferBytes": "5", "ringBufferUtilization": 0.5,
-		"interval": "1s", "thinning": 6, "latency": true, "unavailable": {"latency": "too old"}}`, protojson.Format(got.GetSyscalls()))
+		"interval": "1s", "thinning": 6, "latency": true, "unavailable": {"latency": "too old"}, "callsPerSecond": 2.5,
+		"probes": [{"program": "sys_enter", "runs": "3", "runTime": "0.000000007s"}]}`, protojson.Format(got.GetSyscalls()))
 }

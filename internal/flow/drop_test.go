@@ -52,12 +52,15 @@ func TestDropAsALogRecord(t *testing.T) {
 	}
 }
 
-func TestStatusCarriesDropsAndWhatIsUnavailable(t *testing.T) {
+func TestStatusCarriesRatesDropsProbesAndWhatIsUnavailable(t *testing.T) {
 	for name, want := range map[string]NetworkStatus{
-		"neither": {},
-		"both": {
+		"none": {},
+		"all": {
 			Drops:       map[string]uint64{"no_socket": 1 << 40, "missed": 1},
 			Unavailable: map[string]string{"process names": "the kernel is too old"},
+			Probes:      []ProbeCost{{"cgroup_egress", 1 << 40, time.Hour}, {"dropped", 1, 0}},
+
+			PacketsPerSecond: 0.5, BytesPerSecond: 1e9,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,6 +69,9 @@ func TestStatusCarriesDropsAndWhatIsUnavailable(t *testing.T) {
 			got := StatusFrom(pcommon.NewResource(), lr)
 			assert.Equal(t, want.Drops, got.Drops)
 			assert.Equal(t, want.Unavailable, got.Unavailable)
+			assert.Equal(t, want.Probes, got.Probes)
+			assert.Equal(t, want.PacketsPerSecond, got.PacketsPerSecond)
+			assert.Equal(t, want.BytesPerSecond, got.BytesPerSecond)
 		})
 	}
 }

@@ -356,8 +356,10 @@ type NetworkStatus struct {
 	LostPackets, LostBytes uint64
 	LostEvents             uint64
 	UnparsedPackets        uint64
-	LiveFlows              uint64
-	RingBufferBytes        uint64
+	// PacketsPerSecond and BytesPerSecond are means of the last interval.
+	PacketsPerSecond, BytesPerSecond float64
+	LiveFlows                        uint64
+	RingBufferBytes                  uint64
 	// RingBufferUtilization is the used share when it was last read, 0 to 1.
 	RingBufferUtilization float64
 	FlowTableSize         uint64
@@ -367,4 +369,6 @@ type NetworkStatus struct {
 	Drops map[string]uint64
 	// Unavailable are the features that the host does not allow, each with the reason why not.
 	Unavailable map[string]string
+	// Probes are what the BPF programs cost, by name; none where the kernel does not measure them.
+	Probes []ProbeCost
 }

@@ -211,6 +211,8 @@ func TestStatusSurvivesTheRoundTrip(t *testing.T) {
 			f.Set(reflect.ValueOf(map[string]uint64{"no_socket": 3}))
 		case map[string]string:
 			f.Set(reflect.ValueOf(map[string]string{"feature": "reason"}))
+		case []ProbeCost:
+			f.Set(reflect.ValueOf([]ProbeCost{{Program: "cgroup_egress", Runs: 3, RunTime: time.Second}}))
 		default:
 			require.Fail(t, "a kind of field that this test cannot set", v.Type().Field(i).Name)
 		}

@@ -329,7 +329,7 @@ func (s *NetworkStatus) PutTo(lr plog.LogRecord) {
 	lr.SetEventName(EventNameStatus)
 	lr.SetTimestamp(pcommon.NewTimestampFromTime(s.Time))
 	a := lr.Attributes()
-	a.EnsureCapacity(19)
+	a.EnsureCapacity(22)
 	a.PutStr(AttrAgentVersion, s.Version)
 	a.PutStr(AttrKernelVersion, s.Kernel)
 	a.PutInt(AttrAgentStarted, s.Started.UnixNano())
@@ -347,6 +347,9 @@ func (s *NetworkStatus) PutTo(lr plog.LogRecord) {
 	a.PutDouble(AttrRingBufferUtilization, s.RingBufferUtilization)
 	a.PutInt(AttrFlowTableSize, int64(s.FlowTableSize))
 	a.PutInt(AttrFlowTableEntries, int64(s.FlowTableEntries))
+	a.PutDouble(AttrPacketRate, s.PacketsPerSecond)
+	a.PutDouble(AttrByteRate, s.BytesPerSecond)
+	PutProbes(a, s.Probes)
 	if len(s.Drops) > 0 {
 		drops := a.PutEmptyMap(AttrDrops)
 		for reason, packets := range s.Drops {
@@ -384,9 +387,9 @@ func StatusFrom(res pcommon.Resource, lr plog.LogRecord) NetworkStatus {
 		FlowTableSize:    num(a, AttrFlowTableSize),
 		FlowTableEntries: num(a, AttrFlowTableEntries),
 	}
-	if v, ok := a.Get(AttrRingBufferUtilization); ok {
-		s.RingBufferUtilization = v.Double()
-	}
+	s.RingBufferUtilization = double(a, AttrRingBufferUtilization)
+	s.PacketsPerSecond, s.BytesPerSecond = double(a, AttrPacketRate), double(a, AttrByteRate)
+	s.Probes = Probes(a)
 	if v, ok := a.Get(AttrDrops); ok && v.Type() == pcommon.ValueTypeMap {
 		s.Drops = make(map[string]uint64, v.Map().Len())
 		for reason, packets := range v.Map().All() {
@@ -423,6 +426,13 @@ func str(a pcommon.Map, key string) string {
 		return v.Str()
 	}
 	return ""
+}
+
+func double(a pcommon.Map, key string) float64 {
+	if v, ok := a.Get(key); ok {
+		return v.Double()
+	}
+	return 0
 }
 
 // seconds reads a duration and rounds it to microseconds, which is what the kernel measures in. What no kernel measures

@@ -50,6 +50,7 @@ const (
 const (
 	AttrInterval              = "orb8.syscall.interval"
 	AttrCountedCalls          = "orb8.syscall.calls.counted"
+	AttrCallRate              = "orb8.syscall.calls_per_second"
 	AttrTotalLostCalls        = "orb8.syscall.lost.calls"
 	AttrTotalLostEvents       = "orb8.syscall.lost.events"
 	AttrCgroups               = "orb8.syscall.cgroups"

@@ -250,7 +250,7 @@ func (s *Status) PutTo(lr plog.LogRecord) {
 	lr.SetEventName(EventNameStatus)
 	lr.SetTimestamp(pcommon.NewTimestampFromTime(s.Time))
 	a := lr.Attributes()
-	a.EnsureCapacity(14)
+	a.EnsureCapacity(16)
 	a.PutStr(flow.AttrAgentVersion, s.Version)
 	a.PutStr(flow.AttrKernelVersion, s.Kernel)
 	a.PutInt(flow.AttrAgentStarted, s.Started.UnixNano())
@@ -263,6 +263,8 @@ func (s *Status) PutTo(lr plog.LogRecord) {
 	a.PutDouble(AttrRingBufferUtilization, s.RingBufferUtilization)
 	a.PutInt(AttrThinning, int64(s.Thinning))
 	a.PutBool(AttrLatency, s.Latency)
+	a.PutDouble(AttrCallRate, s.CallsPerSecond)
+	flow.PutProbes(a, s.Probes)
 	if len(s.Unavailable) > 0 {
 		unavailable := a.PutEmptyMap(AttrUnavailable)
 		for feature, why := range s.Unavailable {
@@ -288,6 +290,8 @@ func StatusFrom(res pcommon.Resource, lr plog.LogRecord) Status {
 		RingBufferBytes:       uint64(num(a, AttrRingBufferBytes)),
 		RingBufferUtilization: double(a, AttrRingBufferUtilization),
 		Thinning:              uint32(num(a, AttrThinning)),
+		CallsPerSecond:        double(a, AttrCallRate),
+		Probes:                flow.Probes(a),
 	}
 	if v, ok := a.Get(AttrLatency); ok {
 		s.Latency = v.Bool()

@@ -200,6 +200,8 @@ type Status struct {
 	Interval time.Duration
 	// Calls were counted; LostCalls were made but could be counted to no cgroup; LostEvents found the ring buffer full.
 	Calls, LostCalls, LostEvents uint64
+	// CallsPerSecond is the mean of the last interval.
+	CallsPerSecond float64
 	// Cgroups made calls in the last interval.
 	Cgroups         uint64
 	RingBufferBytes uint64
@@ -212,4 +214,6 @@ type Status struct {
 	Latency bool
 	// Unavailable are the features that the host does not allow, each with the reason why not.
 	Unavailable map[string]string
+	// Probes are what the BPF programs cost, by name; none where the kernel does not measure them.
+	Probes []flow.ProbeCost
 }

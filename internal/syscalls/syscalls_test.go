@@ -110,7 +110,8 @@ func TestStatusTravels(t *testing.T) {
 	want := Status{
 		Node: "node-1", Version: "1.2.3", Kernel: "6.1", Time: at(9), Started: at(1), Interval: 5 * time.Second, Calls: 1, LostCalls: 2,
 		LostEvents: 3, Cgroups: 4, RingBufferBytes: 5, RingBufferUtilization: 0.5, Thinning: 8, Latency: true,
-		Unavailable: map[string]string{"latency": "needs Linux 5.11"},
+		Unavailable: map[string]string{"latency": "needs Linux 5.11"}, CallsPerSecond: 0.25,
+		Probes: []flow.ProbeCost{{Program: "sys_enter", Runs: 7, RunTime: time.Second}},
 	}
 	lr := plog.NewLogRecord()
 	want.PutTo(lr)

@@ -45,6 +45,8 @@ type Config struct {
 	Tunnels bool `mapstructure:"tunnels"`
 	// SelfTraffic includes the collector's own sockets.
 	SelfTraffic bool `mapstructure:"self_traffic"`
+	// ProbeStats has the kernel measure what BPF programs cost, all those of the host.
+	ProbeStats bool `mapstructure:"probe_stats"`
 	// Drops counts what the kernel drops, by reason.
 	Drops DropsConfig `mapstructure:"drops"`
 	// DNS makes lookups of DNS packets, and names flows by them.

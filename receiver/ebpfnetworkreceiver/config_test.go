@@ -31,7 +31,7 @@ func TestLoadConfig(t *testing.T) {
 			c.IdleTimeout = 30 * time.Second
 			c.Events = EventsConfig{FirstPackets: 3, Sampling: 100}
 			c.Tunnels = true
-			c.SelfTraffic = true
+			c.SelfTraffic, c.ProbeStats = true, true
 			c.Drops.Enabled = false
 			c.DNS = DNSConfig{Enabled: true, Ports: []uint16{53, 5353}, Timeout: 3 * time.Second}
 		},

@@ -56,6 +56,14 @@ func (c *dropCounter) collect(now time.Time, emit func(*flow.Drop)) error {
 	return nil
 }
 
+// programs are structs of bpf2go; none where drops are not counted.
+func (c *dropCounter) programs() []any {
+	if c.source == nil {
+		return nil
+	}
+	return c.source.Programs()
+}
+
 // end closes an interval: it forgets the series that have been silent for too long.
 func (c *dropCounter) end(now time.Time) {
 	c.until = now

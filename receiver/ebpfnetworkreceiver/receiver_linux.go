@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/orb8/orb8/bpf/network"
 	"github.com/orb8/orb8/internal/backpressure"
+	"github.com/orb8/orb8/internal/bpfstats"
 	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/kernelclock"
@@ -70,6 +72,8 @@ type networkReceiver struct {
 	lostBefore   uint64      // packets, kernel and user space
 	packets      uint64
 	bytes        uint64
+	reported     reported
+	probeStats   io.Closer // nil where the kernel is not asked to measure
 	tableFlows   int
 
 	mu sync.Mutex
@@ -168,6 +172,8 @@ func (r *networkReceiver) open() error {
 	if err != nil {
 		return err
 	}
+	r.reported.at = r.started
+	r.openProbeStats()
 	r.drops = newDropCounter(r.openDrops(), r.started)
 	if r.traces != nil {
 		r.spans = newSpans(r.cfg, nil)
@@ -207,6 +213,23 @@ func (r *networkReceiver) openDrops() *engine.Drops {
 	return drops
 }
 
+// reported is what the status before this one said.
+type reported struct {
+	at             time.Time
+	packets, bytes uint64
+}
+
+func (r *networkReceiver) openProbeStats() {
+	if !r.cfg.ProbeStats {
+		return
+	}
+	var err error
+	if r.probeStats, err = bpfstats.Enable(); err != nil {
+		r.unavailable["probe cost"] = err.Error()
+		r.set.Logger.Warn("What the probes cost is not measured", zap.Error(err))
+	}
+}
+
 // interfaceOf returns the interface that saw a packet.
 func (r *networkReceiver) interfaceOf(k *network.NetworkFlowKey) []string {
 	return []string{r.devices.Devices().Get(uint32(k.Scope)).Name}
@@ -232,6 +255,9 @@ func (r *networkReceiver) Shutdown(context.Context) error {
 
 func (r *networkReceiver) close() error {
 	var errs []error
+	if r.probeStats != nil {
+		errs = append(errs, r.probeStats.Close())
+	}
 	if r.drops != nil {
 		errs = append(errs, r.drops.close())
 	}
@@ -407,7 +433,13 @@ func (r *networkReceiver) status(now time.Time) flow.NetworkStatus {
 	r.mu.Lock()
 	lostPackets, lostBytes := r.lostPackets, r.lostBytes
 	r.mu.Unlock()
+	seconds := max(now.Sub(r.reported.at).Seconds(), time.Millisecond.Seconds())
+	packetRate, byteRate := float64(r.packets-r.reported.packets)/seconds, float64(r.bytes-r.reported.bytes)/seconds
+	r.reported = reported{now, r.packets, r.bytes}
 	return flow.NetworkStatus{
+		PacketsPerSecond:      packetRate,
+		BytesPerSecond:        byteRate,
+		Probes:                bpfstats.Costs(append(r.engine.Programs(), r.drops.programs()...)...),
 		Version:               r.set.BuildInfo.Version,
 		Kernel:                r.kernel,
 		Time:                  now,

@@ -234,6 +234,7 @@ func TestOwnTrafficIsLeftOut(t *testing.T) {
 
 func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	cfg := kernelConfig(t)
+	cfg.ProbeStats = true
 	f := NewFactory()
 	set := receivertest.NewNopSettings(metadata.Type)
 	logs, metrics := &consumertest.LogsSink{}, &consumertest.MetricsSink{}
@@ -250,9 +251,26 @@ func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	require.NoError(t, mr.Shutdown(t.Context()))
 
 	var status flow.NetworkStatus
+	var rated float64
 	eachLog(logs, flow.EventNameStatus, func(res plog.ResourceLogs, lr plog.LogRecord) {
+		since := status.Time
 		status = flow.StatusFrom(res.Resource(), lr)
+		if since.IsZero() {
+			since = status.Started
+		}
+		rated += status.PacketsPerSecond * status.Time.Sub(since).Seconds()
 	})
+	assert.InDelta(t, status.Packets, rated, 0.01, "rates, each for its time, are all packets")
+	costs := map[string]flow.ProbeCost{}
+	for _, c := range status.Probes {
+		costs[c.Program] = c
+	}
+	for _, program := range []string{"cgroup_egress", "cgroup_ingress"} {
+		assert.GreaterOrEqual(t, costs[program].Runs, uint64(5))
+		assert.Positive(t, costs[program].RunTime)
+	}
+	assert.Contains(t, costs, "sock_create")
+	assert.NotContains(t, costs, "tc_to_host", "it has not run")
 	assert.Equal(t, "cgroup", status.AttachMode)
 	assert.EqualValues(t, 2, status.AttachPoints)
 	assert.EqualValues(t, 10, status.Packets, "five sent, five received")

@@ -27,6 +27,8 @@ type Config struct {
 	Events EventsConfig `mapstructure:"events"`
 	// Latency measures how long calls take and which error they return.
 	Latency bool `mapstructure:"latency"`
+	// ProbeStats has the kernel measure what BPF programs cost, all those of the host.
+	ProbeStats bool `mapstructure:"probe_stats"`
 	// SelfEvents makes events of the collector's own calls too. They are counted in any case.
 	SelfEvents bool `mapstructure:"self_events"`
 

@@ -26,7 +26,7 @@ func TestLoadConfig(t *testing.T) {
 				Hot: []string{"read", "write"}, HotSampling: 1000, Sampling: map[string]uint32{"openat": 10, "getppid": 0},
 				Always: []string{"ptrace"},
 			}
-			c.Latency, c.SelfEvents = true, true
+			c.Latency, c.SelfEvents, c.ProbeStats = true, true, true
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/orb8/orb8/internal/backpressure"
+	"github.com/orb8/orb8/internal/bpfstats"
 	"github.com/orb8/orb8/internal/preflight"
 	"github.com/orb8/orb8/internal/syscalls"
 	"github.com/orb8/orb8/receiver/ebpfsyscallreceiver/internal/arguments"
@@ -60,6 +62,10 @@ type syscallReceiver struct {
 	thinning   uint32
 	lostBefore uint64 // calls, kernel and user space
 	calls      uint64
+	// As of the status before this one.
+	reportedAt    time.Time
+	reportedCalls uint64
+	probeStats    io.Closer // nil where the kernel is not asked to measure
 
 	mu     sync.Mutex
 	events *batch
@@ -136,11 +142,24 @@ func (r *syscallReceiver) open() error {
 		r.unavailable["latency"] = err.Error()
 		r.set.Logger.Warn("Latency and errors of system calls are not measured", zap.Error(err))
 	}
+	r.reportedAt = r.started
+	r.openProbeStats()
 	if r.metrics != nil {
 		r.series = newSeries(r.measuresLatency())
 	}
 	r.set.Logger.Info("Counting system calls", zap.Bool("latency", r.measuresLatency()))
 	return nil
+}
+
+func (r *syscallReceiver) openProbeStats() {
+	if !r.cfg.ProbeStats {
+		return
+	}
+	var err error
+	if r.probeStats, err = bpfstats.Enable(); err != nil {
+		r.unavailable["probe cost"] = err.Error()
+		r.set.Logger.Warn("What the probes cost is not measured", zap.Error(err))
+	}
 }
 
 func (r *syscallReceiver) measuresLatency() bool {
@@ -173,6 +192,9 @@ func (r *syscallReceiver) Shutdown(context.Context) error {
 	r.wg.Wait()
 	r.flushEvents()
 	r.report()
+	if r.probeStats != nil {
+		err = errors.Join(err, r.probeStats.Close())
+	}
 	return errors.Join(err, r.engine.Close())
 }
 
@@ -267,7 +289,11 @@ func (r *syscallReceiver) status(now time.Time) syscalls.Status {
 	r.mu.Lock()
 	lostCalls, lostEvents := r.lostCalls, r.lostEvents
 	r.mu.Unlock()
+	rate := float64(r.calls-r.reportedCalls) / max(now.Sub(r.reportedAt).Seconds(), time.Millisecond.Seconds())
+	r.reportedAt, r.reportedCalls = now, r.calls
 	return syscalls.Status{
+		CallsPerSecond:        rate,
+		Probes:                bpfstats.Costs(r.engine.Programs()...),
 		Version:               r.set.BuildInfo.Version,
 		Kernel:                r.kernel,
 		Time:                  now,

@@ -160,7 +160,7 @@ func point(md pmetric.Metrics, g group, metric, call string) (value int64, ok bo
 
 func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	cfg := kernelConfig(t)
-	cfg.Interval = ebpfconfig.MinInterval
+	cfg.Interval, cfg.ProbeStats = ebpfconfig.MinInterval, true
 	f := NewFactory()
 	set := receivertest.NewNopSettings(metadata.Type)
 	logs, metrics := &consumertest.LogsSink{}, &consumertest.MetricsSink{}
@@ -180,9 +180,19 @@ func TestStatusAndMetricsEveryInterval(t *testing.T) {
 	require.NoError(t, mr.Shutdown(t.Context()))
 
 	var status syscalls.Status
+	var rated float64
 	eachLog(logs, syscalls.EventNameStatus, func(res plog.ResourceLogs, lr plog.LogRecord) {
+		since := status.Time
 		status = syscalls.StatusFrom(res.Resource(), lr)
+		if since.IsZero() {
+			since = status.Started
+		}
+		rated += status.CallsPerSecond * status.Time.Sub(since).Seconds()
 	})
+	assert.InEpsilon(t, status.Calls, rated, 0.001, "rates, each for its time, are all calls")
+	require.Len(t, status.Probes, 1)
+	assert.Equal(t, "sys_enter", status.Probes[0].Program)
+	assert.GreaterOrEqual(t, status.Probes[0].Runs, uint64(700))
 	assert.Zero(t, status.LostCalls)
 	assert.EqualValues(t, 512<<10, status.RingBufferBytes)
 	assert.EqualValues(t, 1, status.Thinning)

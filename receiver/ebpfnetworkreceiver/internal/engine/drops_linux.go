@@ -129,6 +129,9 @@ func (d *Drops) drainUndetailed(yield func(*flow.Drop)) error {
 	return nil
 }
 
+// Programs are structs of bpf2go with the programs that count drops.
+func (d *Drops) Programs() []any { return []any{&d.objs.DropsPrograms} }
+
 func (d *Drops) drainMissed(yield func(*flow.Drop)) error {
 	stats, err := d.objs.Dropped.Stats()
 	if err != nil {

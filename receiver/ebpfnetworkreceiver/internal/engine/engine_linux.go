@@ -181,6 +181,11 @@ func (e *Engine) AttachCgroup(path string) error {
 	return nil
 }
 
+// Programs are structs of bpf2go with the engine's programs.
+func (e *Engine) Programs() []any {
+	return []any{&e.objs.NetworkPrograms, &e.own.objs.OwnerPrograms}
+}
+
 // Detach takes the cgroup programs off. What they counted can still be drained.
 func (e *Engine) Detach() error {
 	var errs []error

@@ -36,6 +36,14 @@ type Engine struct {
 	losses []bpf.SyscallLoss
 }
 
+// Programs are in structs as bpf2go makes them.
+func (e *Engine) Programs() []any {
+	return []any{&struct {
+		Enter *ebpf.Program `ebpf:"sys_enter"`
+		Exit  *ebpf.Program `ebpf:"sys_exit"`
+	}{e.enter, e.exit}}
+}
+
 // New loads the programs and attaches them. It needs CAP_BPF and CAP_PERFMON; a refusal by the verifier is in the error
 // (*ebpf.VerifierError).
 //
