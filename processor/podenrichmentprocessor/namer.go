@@ -116,6 +116,19 @@ func (t *attempt) missing(who absentee) bool {
 	return true
 }
 
+// observeAll learns who has which address before anything is named: within one batch are often both ends of a flow.
+func (t *attempt) observeAll(ld plog.Logs) {
+	for _, rl := range ld.ResourceLogs().All() {
+		if uid := str(rl.Resource().Attributes(), t.local.podUID); uid != "" {
+			for _, sl := range rl.ScopeLogs().All() {
+				for _, lr := range sl.LogRecords().All() {
+					t.observe(uid, lr)
+				}
+			}
+		}
+	}
+}
+
 // observe tells the cache which address the resource's pod had, and names the Service that it is a backend of.
 func (t *attempt) observe(uid string, lr plog.LogRecord) {
 	attrs := lr.Attributes()

@@ -386,6 +386,49 @@ func TestPods(t *testing.T) {
 	})
 }
 
+// What a gateway was sent stays together, and is not acknowledged while it waits: the sender has it yet.
+func TestGatewayWaitsInPlace(t *testing.T) {
+	plane := cluster.StartControlPlane(t, cluster.ControlPlaneOptions{})
+	client, err := plane.Client()
+	require.NoError(t, err)
+	a := newAgent(t, plane.Kubeconfig(), func(cfg *Config, k *KubernetesConfig) { cfg.Gateway, k.Scope = true, scopeCluster }, nil)
+	require.Eventually(t, a.pods.cache.Ready, soon, time.Millisecond)
+	in := func(uid string) plog.Logs {
+		ld := oneRecord(t, 0, record("egress", "10.244.1.9", "192.0.2.1", 80))
+		ld.ResourceLogs().At(0).Resource().Attributes().PutStr("k8s.pod.uid", uid)
+		oneRecord(t, 0, record("transit", "192.0.2.3", "192.0.2.4", 80)).ResourceLogs().MoveAndAppendTo(ld.ResourceLogs())
+		return ld
+	}
+
+	// It comes to be known while it waits.
+	web := makePod(t, client, "web", "node-1", "10.244.1.9", nil, nil)
+	out, err := a.enricher.logs(t.Context(), in(string(web.UID)), a.logs)
+	require.NoError(t, err)
+	assert.Equal(t, 2, out.ResourceLogs().Len())
+	assert.Equal(t, "web", out.ResourceLogs().At(0).Resource().Attributes().AsRaw()["k8s.pod.name"])
+	assert.Zero(t, a.number(t, "let_go"))
+	assert.Zero(t, a.number(t, "waiting"))
+
+	// The sender gives up.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = a.enricher.logs(ctx, in(podUID), a.logs)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Zero(t, a.number(t, "waiting"))
+
+	// It never is, and whoever sent it has half of their patience left.
+	const patience = 600 * time.Millisecond
+	ctx, cancel = context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err = a.enricher.logs(ctx, in(podUID), a.logs)
+	require.NoError(t, err)
+	require.NoError(t, ctx.Err())
+	assert.Equal(t, 2, out.LogRecordCount())
+	assert.NotContains(t, out.ResourceLogs().At(0).Resource().Attributes().AsRaw(), "k8s.pod.name")
+	assert.Equal(t, int64(2), a.number(t, "let_go", "timeout"))
+	assert.Empty(t, a.sink.AllLogs(), "nothing goes another way")
+}
+
 // While the API server is away pods that are known are named, by their cgroup or by what they are seen to use; an address
 // that has moved in the meantime is not named wrongly. When it is back all is as before.
 func TestOutage(t *testing.T) {

@@ -29,6 +29,10 @@ func (e *enricher) logs(ctx context.Context, ld plog.Logs, q *queue[plog.Logs]) 
 	if q == nil {
 		return ld, nil
 	}
+	if e.cfg.Gateway {
+		e.pods.attempt(false).observeAll(ld)
+		return ld, q.await(ctx, ld, ld.LogRecordCount())
+	}
 	if held := e.pods.logs(ld); held.ResourceLogs().Len() > 0 && !q.hold(held, held.LogRecordCount()) {
 		held.ResourceLogs().MoveAndAppendTo(ld.ResourceLogs())
 	}
@@ -99,16 +103,7 @@ func (e *enricher) traces(ctx context.Context, td ptrace.Traces, q *queue[ptrace
 // logs names what it can and returns what is worth waiting for, which is no longer in ld then.
 func (p *pods) logs(ld plog.Logs) plog.Logs {
 	t, held := p.attempt(false), plog.NewLogs()
-	// First who has which address: within one batch are often both ends of a flow.
-	for _, rl := range ld.ResourceLogs().All() {
-		if uid := str(rl.Resource().Attributes(), t.local.podUID); uid != "" {
-			for _, sl := range rl.ScopeLogs().All() {
-				for _, lr := range sl.LogRecords().All() {
-					t.observe(uid, lr)
-				}
-			}
-		}
-	}
+	t.observeAll(ld)
 	ld.ResourceLogs().RemoveIf(func(rl plog.ResourceLogs) bool {
 		if !t.resource(rl.Resource().Attributes()) {
 			rl.MoveTo(held.ResourceLogs().AppendEmpty())

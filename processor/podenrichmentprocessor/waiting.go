@@ -189,6 +189,61 @@ func (q *queue[T]) hold(data T, records int) bool {
 	return fits
 }
 
+// await names the data and waits, as long as anything would be held, before it returns. A gateway's answer says that all of a request is
+// taken: nothing of it may be lost afterwards, nor come in other company if the request is sent again, as a store knows it by that.
+func (q *queue[T]) await(ctx context.Context, data T, records int) error {
+	if q.try(data, false) {
+		return nil
+	}
+	timeout := q.timeout
+	if deadline, ok := ctx.Deadline(); ok {
+		// The rest is for those behind.
+		timeout = min(timeout, time.Until(deadline)/2)
+	}
+	q.mu.Lock()
+	why, waits := causeTimeout, q.running && q.records+records <= q.max
+	if waits {
+		q.records += records
+	} else if why = causeFull; !q.running {
+		why = causeShutdown
+	}
+	q.mu.Unlock()
+	if waits {
+		named, err := q.poll(ctx, data, timeout)
+		q.mu.Lock()
+		q.records -= records
+		q.mu.Unlock()
+		if named || err != nil {
+			return err
+		}
+	}
+	if q.timeout > 0 {
+		q.letGo(records, why)
+	}
+	q.try(data, true)
+	return nil
+}
+
+// poll tries until all is named, or the time is over.
+func (q *queue[T]) poll(ctx context.Context, data T, timeout time.Duration) (named bool, err error) {
+	over := time.NewTimer(timeout)
+	defer over.Stop()
+	again := time.NewTicker(retryInterval)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-over.C:
+			return false, nil
+		case <-again.C:
+			if q.try(data, false) {
+				return true, nil
+			}
+		}
+	}
+}
+
 func (q *queue[T]) release(final bool) (due time.Time) {
 	q.mu.Lock()
 	held := q.held
