@@ -28,7 +28,7 @@ import (
 )
 
 // variants are what users name to `kubectl apply -k`.
-var variants = []string{"base", "overlays/minimal", "overlays/tls"}
+var variants = []string{"base", "overlays/minimal", "overlays/persistent", "overlays/tls"}
 
 const namespace = "orb8-system"
 

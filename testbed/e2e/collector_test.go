@@ -59,7 +59,7 @@ func startOrb8(t *testing.T, c *cluster.Cluster) *orb8 {
 	o := &orb8{c: c, sink: newSink(t, c), query: ports[2]}
 	o.gateway = startCollector(t, c, "gateway", fmt.Sprintf(gatewayOverlay, o.sink.address),
 		"ORB8_OTLP_GRPC_ENDPOINT="+ports[0], "ORB8_OTLP_HTTP_ENDPOINT="+ports[1],
-		"ORB8_QUERY_ENDPOINT="+o.query, "ORB8_PROMETHEUS_ENDPOINT="+ports[3], "ORB8_HEALTH_ENDPOINT="+ports[4], "ORB8_TELEMETRY_PORT=19092")
+		"ORB8_QUERY_ENDPOINT="+o.query, "ORB8_PROMETHEUS_ENDPOINT="+ports[3], "ORB8_HEALTH_ENDPOINT="+ports[4], "ORB8_TELEMETRY_PORT=19092", "ORB8_STATE_DIR="+t.TempDir())
 	o.agent = startCollector(t, c, "agent", agentOverlay, "ORB8_GATEWAY_ENDPOINT="+ports[0], "NODE_NAME="+cluster.NodeName, "ORB8_STATE_DIR="+t.TempDir())
 	// The agent's own connection to the API server is among the first flows, so that something arrives in any case.
 	o.sink.await(t, 0, time.Minute, "a first record", func(all []record) bool { return len(all) > 0 })

@@ -148,7 +148,7 @@ func (s *scale) startGateway(t *testing.T) {
 	t.Helper()
 	s.gateway = startCollector(t, s.c, "gateway", fmt.Sprintf(gatewayOverlay, s.sink.address),
 		"ORB8_OTLP_GRPC_ENDPOINT="+s.ports[0], "ORB8_OTLP_HTTP_ENDPOINT="+s.ports[1], "ORB8_QUERY_ENDPOINT="+s.ports[2],
-		"ORB8_PROMETHEUS_ENDPOINT="+s.ports[3], "ORB8_HEALTH_ENDPOINT="+s.ports[4], "ORB8_TELEMETRY_PORT=19092",
+		"ORB8_PROMETHEUS_ENDPOINT="+s.ports[3], "ORB8_HEALTH_ENDPOINT="+s.ports[4], "ORB8_TELEMETRY_PORT=19092", "ORB8_STATE_DIR="+t.TempDir(),
 		"KUBECONFIG="+s.kubeconfig(t, "orb8-gateway"), "GOGC=50", "GOMEMLIMIT=1600MiB") // as deploy/ has it
 }
 

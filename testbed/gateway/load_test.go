@@ -1,0 +1,206 @@
+//go:build linux
+
+package gateway
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// envAgents and envSeconds name environment variables: how many agents there are, and how long each part of the measurement takes. Those
+// of docs/performance.md are 1000 and 60.
+const (
+	envAgents, envSeconds         = "ORB8_LOAD_AGENTS", "ORB8_LOAD_SECONDS"
+	defaultAgents, defaultSeconds = 50, 5
+	// share of what the gateway can take is what it gets while it is asked.
+	share = 0.5
+	// connectionsAtMost is how many an agent reports at once when nothing bounds it.
+	connectionsAtMost = 250
+	// scrapeAtMost is Prometheus' usual patience, halved.
+	scrapeAtMost = 5 * time.Second
+	// queryEvery is the pause between queries.
+	queryEvery = 100 * time.Millisecond
+)
+
+// gatewayOverlay reaches the simulated API server.
+const gatewayOverlay = "processors: {pod_enrichment: {kubernetes: {auth_type: kubeConfig}}}\n"
+
+func number(t testing.TB, variable string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err, variable)
+	return n
+}
+
+// TestLoad has a simulated cluster report to one gateway: first as fast as it takes it, then half as much while it is asked and scraped.
+func TestLoad(t *testing.T) {
+	n := number(t, envAgents, defaultAgents)
+	length := time.Duration(number(t, envSeconds, defaultSeconds)) * time.Second
+	interval := min(5*time.Second, length/5)
+	otlp, env := ports(t)
+	g := launch(t, shipped("gateway"), gatewayOverlay, otlp,
+		append(env, "KUBECONFIG="+serveNames(t, n), "GOGC=50", "GOMEMLIMIT=1600MiB")...) // as deploy/ has it
+	agents := start(t, n, g.otlp)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	began := time.Now()
+	each(agents, func(a *agent) { assert.NoError(t, a.report(ctx, 1, began, time.Now())) })
+	t.Logf("%d agents connected: %s", n, g.usage(t))
+
+	most := saturate(t, g, agents, length, interval)
+	connections := int(share * most * interval.Seconds() / float64(n) / recordsPerConnection)
+	pace(t, g, agents, length, interval, max(1, connections))
+	verify(t, g, agents, began)
+}
+
+// saturate has each agent report without a pause, and returns the records a second that this came to.
+func saturate(t *testing.T, g *process, agents []*agent, length, interval time.Duration) float64 {
+	before, from := total(agents, acknowledged), g.usage(t)
+	// What has begun is finished, so that what was acknowledged is known.
+	until := from.at.Add(length)
+	each(agents, func(a *agent) {
+		for time.Now().Before(until) && !t.Failed() {
+			assert.NoError(t, a.report(t.Context(), connectionsAtMost, time.Now().Add(-interval), time.Now()))
+		}
+	})
+	to, records := g.usage(t), float64(total(agents, acknowledged)-before)
+	rate := records / to.at.Sub(from.at).Seconds()
+	cpu := to.cpu - from.cpu
+	t.Logf("as fast as it takes it: %.0f records/s; %.1f µs of processor a record, %.0f records/s a core, with %.2f cores; %s; %d retries",
+		rate, float64(cpu.Microseconds())/records, records/cpu.Seconds(), cpu.Seconds()/to.at.Sub(from.at).Seconds(), to, total(agents, retries))
+	return rate
+}
+
+func acknowledged(a *agent) *atomic.Uint64 { return &a.records }
+func retries(a *agent) *atomic.Uint64      { return &a.retries }
+
+// pace has each agent report an interval's connections once an interval, at instants of its own, while queries and a scrape run.
+func pace(t *testing.T, g *process, agents []*agent, length, interval time.Duration, connections int) {
+	before, from := total(agents, acknowledged), g.usage(t)
+	until := from.at.Add(length)
+	var late, reports atomic.Int64
+	var latest atomic.Int64
+	asked := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() { ask(t, g, len(agents), asked) })
+	each(agents, func(a *agent) {
+		for next := from.at.Add(rand.N(interval)); next.Before(until) && !t.Failed(); next = next.Add(interval) {
+			time.Sleep(time.Until(next)) // paces the load
+			assert.NoError(t, a.report(t.Context(), connections, next.Add(-interval), next))
+			lag := time.Since(next)
+			reports.Add(1)
+			if lag > interval {
+				late.Add(1)
+			}
+			for old := latest.Load(); int64(lag) > old && !latest.CompareAndSwap(old, int64(lag)); old = latest.Load() {
+			}
+		}
+	})
+	close(asked)
+	asking.Wait()
+	to, records := g.usage(t), float64(total(agents, acknowledged)-before)
+	cpu := to.cpu - from.cpu
+	t.Logf("asked meanwhile: %.0f records/s in %d reports with %.2f cores; %s; the latest was acknowledged after %s, %d after the next was due",
+		records/to.at.Sub(from.at).Seconds(), reports.Load(), cpu.Seconds()/to.at.Sub(from.at).Seconds(), to,
+		time.Duration(latest.Load()).Round(time.Millisecond), late.Load())
+	// Where the machine is busy some are late; where queues grow all are, from some instant on.
+	assert.Less(t, late.Load(), reports.Load()/2, "reports that waited longer than until the next: queues grow")
+}
+
+// ask runs queries, one after the other, and scrapes, until done.
+func ask(t *testing.T, g *process, nodes int, done <-chan struct{}) {
+	queries := map[string]func(context.Context) error{
+		"newest 100 of a pod": func(ctx context.Context) error {
+			p := pod(rand.N(nodes * podsPerNode))
+			_, err := g.query.QueryFlows(ctx, connect.NewRequest(&orb8v1.QueryFlowsRequest{
+				Allow: []*orb8v1.FlowFilter{{Pods: []string{p.String()}}}, Limit: 100,
+			}))
+			return err
+		},
+		"top 20 pairs of workloads in a minute": func(ctx context.Context) error {
+			_, err := g.query.Aggregate(ctx, connect.NewRequest(&orb8v1.AggregateRequest{
+				By: []string{"source.workload", "destination.workload"}, Measures: []string{"bytes"}, Top: 20,
+				Since: timestamppb.New(time.Now().Add(-time.Minute)),
+			}))
+			return err
+		},
+		"status of all nodes": func(ctx context.Context) error {
+			_, err := g.query.GetStatus(ctx, connect.NewRequest(&orb8v1.GetStatusRequest{}))
+			return err
+		},
+	}
+	took := map[string][]time.Duration{}
+	var scrapes sync.WaitGroup
+	scrapes.Go(func() {
+		var longest time.Duration
+		var series, bytes int
+		for n := 0; ; n++ {
+			d, s, b, err := g.scrape(context.WithoutCancel(t.Context()))
+			if !assert.NoError(t, err, "scrape") {
+				return
+			}
+			longest, series, bytes = max(longest, d), s, b
+			select {
+			case <-done:
+				t.Logf("scraped %d times: %d series, %.1f MB, %s at most", n+1, series, float64(bytes)/1e6, longest.Round(time.Millisecond))
+				assert.Less(t, longest, scrapeAtMost)
+				return
+			case <-time.After(scrapeAtMost):
+			}
+		}
+	})
+	defer scrapes.Wait()
+	for {
+		for name, query := range queries {
+			began := time.Now()
+			if !assert.NoError(t, query(context.WithoutCancel(t.Context())), name) {
+				return
+			}
+			took[name] = append(took[name], time.Since(began))
+			select {
+			case <-done:
+				for name, all := range took {
+					slices.Sort(all)
+					t.Logf("%s: %d queries, p50 %s, p99 %s", name, len(all), all[len(all)/2].Round(10*time.Microsecond), all[len(all)*99/100].Round(10*time.Microsecond))
+				}
+				return
+			case <-time.After(queryEvery):
+			}
+		}
+	}
+}
+
+// verify compares what the gateway has with what it acknowledged.
+func verify(t *testing.T, g *process, agents []*agent, began time.Time) {
+	t.Helper()
+	reply, err := g.query.Aggregate(t.Context(), connect.NewRequest(&orb8v1.AggregateRequest{Measures: []string{"bytes"}}))
+	require.NoError(t, err)
+	require.Empty(t, reply.Msg.GetMissingNodes())
+	if oldest := reply.Msg.GetOldest().AsTime(); oldest.After(began) {
+		t.Logf("not compared: a query reads the newest %s", time.Since(oldest).Round(time.Second))
+	} else {
+		assert.EqualValues(t, reportedBytes(agents), reply.Msg.GetTotal().GetValues()[0], "bytes of all flows, each once")
+	}
+	status, err := g.query.GetStatus(t.Context(), connect.NewRequest(&orb8v1.GetStatusRequest{}))
+	require.NoError(t, err)
+	assert.Len(t, status.Msg.GetNodes(), len(agents))
+}

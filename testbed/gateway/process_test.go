@@ -1,0 +1,132 @@
+//go:build linux
+
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/require"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+	"github.com/orb8/orb8/testbed/internal/collector"
+)
+
+// shipped returns the path of a configuration.
+func shipped(name string) string {
+	return filepath.Join(filepath.Dir(collector.Standalone()), name+".yaml")
+}
+
+// process is a collector with its listeners on ports of their own.
+type process struct {
+	*collector.Collector
+	// otlp takes records.
+	otlp  string
+	query orb8v1connect.OrbitServiceClient
+}
+
+// ports are environment variables that give a collector addresses of its own, apart from those that collector.Launch sees to.
+func ports(t testing.TB) (otlp string, env []string) {
+	t.Helper()
+	otlp = freeAddress(t)
+	return otlp, []string{"ORB8_OTLP_GRPC_ENDPOINT=" + otlp, "ORB8_OTLP_HTTP_ENDPOINT=" + freeAddress(t), "ORB8_HEALTH_ENDPOINT=" + freeAddress(t)}
+}
+
+// launch starts a collector, and returns when it answers. More of the environment comes last, and counts.
+func launch(t testing.TB, config, overlay, otlp string, env ...string) *process {
+	t.Helper()
+	c := collector.Launch(t, collector.Options{Config: config, Overlay: overlay, Env: env})
+	p := &process{Collector: c, otlp: otlp, query: orb8v1connect.NewOrbitServiceClient(http.DefaultClient, "http://"+c.Query)}
+	collector.Await(t, "an answer of the collector", func() bool {
+		_, err := p.query.GetStatus(t.Context(), connect.NewRequest(&orb8v1.GetStatusRequest{}))
+		if err != nil {
+			return false
+		}
+		connection, err := net.Dial("tcp", otlp)
+		if err == nil {
+			connection.Close()
+		}
+		return err == nil
+	}, func() any { return c.Log() })
+	return p
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// usage is what a process takes of the machine, since it started.
+type usage struct {
+	at        time.Time
+	rss, peak uint64 // bytes
+	cpu       time.Duration
+}
+
+// usage reads it from proc(5).
+func (p *process) usage(t testing.TB) usage {
+	t.Helper()
+	u := usage{at: time.Now()}
+	dir := fmt.Sprintf("/proc/%d/", p.PID())
+	status, err := os.ReadFile(dir + "status")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(status)) {
+		var kib uint64
+		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
+			u.rss = kib << 10
+		}
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			u.peak = kib << 10
+		}
+	}
+	stat, err := os.ReadFile(dir + "stat")
+	require.NoError(t, err)
+	_, after, _ := strings.Cut(string(stat), ") ")
+	const userHZ = 100
+	for _, field := range strings.Fields(after)[11:13] { // utime and stime
+		ticks, err := strconv.Atoi(field)
+		require.NoError(t, err)
+		u.cpu += time.Duration(ticks) * time.Second / userHZ
+	}
+	return u
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("RSS %.0f MB, at most %.0f MB", float64(u.rss)/1e6, float64(u.peak)/1e6)
+}
+
+// scrape reads all metrics as Prometheus does, and returns how long that took, how many series there were and how large they are.
+func (p *process) scrape(ctx context.Context) (took time.Duration, series, bytes int, err error) {
+	began := time.Now()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Prometheus+"/metrics", nil)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	took = time.Since(began)
+	for line := range strings.Lines(string(body)) {
+		if !strings.HasPrefix(line, "#") {
+			series++
+		}
+	}
+	return took, series, len(body), err
+}
