@@ -29,9 +29,9 @@ type gpuUse struct {
 
 // measured is what all series of a metric say of a line: a device has one for each container that had it alone.
 type measured struct {
-	// sum is of the samples of a level, or of the growth of a counter.
-	sum     float64
-	samples uint32
+	// mean is of the samples of a level, total the growth of a counter.
+	mean, total float64
+	samples     uint32
 	// last is the newest sample, of a series that began at lastAt.
 	last   float64
 	lastAt time.Time
@@ -118,11 +118,10 @@ func (u *gpuUse) take(s *orb8v1.GpuSeries) {
 		u.measured[s.GetMetric()] = m
 	}
 	for _, p := range s.GetPoints() {
-		growth := p.GetValue()
-		if !s.GetCounter() {
-			growth *= float64(p.GetSamples())
+		m.total += p.GetValue()
+		if m.samples += p.GetSamples(); m.samples > 0 {
+			m.mean += (p.GetValue() - m.mean) * float64(p.GetSamples()) / float64(m.samples)
 		}
-		m.sum, m.samples = m.sum+growth, m.samples+p.GetSamples()
 		if at := p.GetStart().AsTime(); !at.Before(m.lastAt) {
 			m.last, m.lastAt = p.GetLast(), at
 		}
@@ -139,26 +138,26 @@ func (u *gpuUse) first(value func(*measured) float64, metrics ...string) *float6
 	return nil
 }
 
-func (m *measured) mean() float64   { return m.sum / float64(m.samples) }
-func (m *measured) newest() float64 { return m.last }
-func (m *measured) total() float64  { return m.sum }
+func meanOf(m *measured) float64   { return m.mean }
+func newestOf(m *measured) float64 { return m.last }
+func totalOf(m *measured) float64  { return m.total }
 
 // What was measured for a container's processes is nearer to it than what was for a device that it alone has.
 
 func (u *gpuUse) utilization() *float64 {
-	return u.first((*measured).mean, gpu.MetricProcessUtilization, gpu.MetricUtilization, gpu.MetricSMActivity)
+	return u.first(meanOf, gpu.MetricProcessUtilization, gpu.MetricUtilization, gpu.MetricSMActivity)
 }
 
 func (u *gpuUse) memory() *float64 {
-	return u.first((*measured).newest, gpu.MetricProcessMemory, gpu.MetricMemoryUsage)
+	return u.first(newestOf, gpu.MetricProcessMemory, gpu.MetricMemoryUsage)
 }
 
-func (u *gpuUse) memoryLimit() *float64 { return u.first((*measured).newest, gpu.MetricMemoryLimit) }
-func (u *gpuUse) power() *float64       { return u.first((*measured).mean, gpu.MetricPower) }
-func (u *gpuUse) powerLimit() *float64  { return u.first((*measured).newest, gpu.MetricPowerLimit) }
-func (u *gpuUse) energy() *float64      { return u.first((*measured).total, gpu.MetricEnergy) }
-func (u *gpuUse) temperature() *float64 { return u.first((*measured).newest, gpu.MetricTemperature) }
-func (u *gpuUse) xidErrors() *float64   { return u.first((*measured).total, gpu.MetricXIDErrors) }
+func (u *gpuUse) memoryLimit() *float64 { return u.first(newestOf, gpu.MetricMemoryLimit) }
+func (u *gpuUse) power() *float64       { return u.first(meanOf, gpu.MetricPower) }
+func (u *gpuUse) powerLimit() *float64  { return u.first(newestOf, gpu.MetricPowerLimit) }
+func (u *gpuUse) energy() *float64      { return u.first(totalOf, gpu.MetricEnergy) }
+func (u *gpuUse) temperature() *float64 { return u.first(newestOf, gpu.MetricTemperature) }
+func (u *gpuUse) xidErrors() *float64   { return u.first(totalOf, gpu.MetricXIDErrors) }
 
 // rows returns the lines in their order: a GPU, its MIG instances, and below each the containers that have it.
 func (u *gpuUses) rows() []row {

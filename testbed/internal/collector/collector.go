@@ -74,6 +74,21 @@ func Standalone() string {
 	return filepath.Join(Root(), "distribution", "config", "standalone.yaml")
 }
 
+// Gateway returns the path of the shipped configuration of a gateway.
+func Gateway() string {
+	return filepath.Join(filepath.Dir(Standalone()), "gateway.yaml")
+}
+
+// FreePorts returns addresses of 127.0.0.1 that nobody listens on.
+func FreePorts(t testing.TB, n int) []string {
+	t.Helper()
+	var addresses []string
+	for _, port := range freePorts(t, nil, n) {
+		addresses = append(addresses, local(port))
+	}
+	return addresses
+}
+
 // Start starts a collector and waits until its query API answers and its programs are attached: a node has reported. The
 // test's end stops it, and fails if it does not stop cleanly.
 func Start(t testing.TB, o Options) *Collector {
