@@ -20,8 +20,16 @@ type Config struct {
 	// MaxGroups is how many groups, and buckets of groups, an aggregation may have before it is cut to the largest, and how many points
 	// the series of GPUs may: what it takes of memory.
 	MaxGroups int `mapstructure:"max_groups"`
+	// MaxQueries is how many queries are answered at once, and MaxQueuedQueries how many more wait for it. One client has half of
+	// either at most.
+	MaxQueries       int `mapstructure:"max_queries"`
+	MaxQueuedQueries int `mapstructure:"max_queued_queries"`
 	// MaxStreams is how many StreamEvents calls may be open at once.
 	MaxStreams int `mapstructure:"max_streams"`
+	// MaxStreamsPerClient is how many of them one client may have, known by its IP address.
+	MaxStreamsPerClient int `mapstructure:"max_streams_per_client"`
+	// MaxConnections is how many connections are served at once; more wait to be accepted.
+	MaxConnections int `mapstructure:"max_connections"`
 	// QueryTimeout bounds every call but StreamEvents.
 	QueryTimeout time.Duration `mapstructure:"query_timeout"`
 }
@@ -33,13 +41,21 @@ func createDefaultConfig() component.Config {
 	http.MaxRequestBodySize = 1 << 20
 	// A reply may follow only after all of the query timeout.
 	http.WriteTimeout = time.Minute
+	// Who takes longer to say what is wanted holds a connection for nothing.
+	http.ReadHeaderTimeout = 10 * time.Second
+	http.ReadTimeout = 30 * time.Second
 	return &Config{
-		HTTP:         http,
-		Storage:      component.MustNewID("orb8_storage"),
-		MaxRows:      100_000,
-		MaxGroups:    500_000,
-		MaxStreams:   64,
-		QueryTimeout: 30 * time.Second,
+		HTTP:      http,
+		Storage:   component.MustNewID("orb8_storage"),
+		MaxRows:   100_000,
+		MaxGroups: 500_000,
+
+		MaxQueries:          16,
+		MaxQueuedQueries:    64,
+		MaxStreams:          64,
+		MaxStreamsPerClient: 16,
+		MaxConnections:      1024,
+		QueryTimeout:        30 * time.Second,
 	}
 }
 
@@ -59,11 +75,17 @@ func (c *Config) Validate() error {
 		{"max_request_body_size", c.HTTP.MaxRequestBodySize},
 		{"max_rows", int64(c.MaxRows)},
 		{"max_groups", int64(c.MaxGroups)},
+		{"max_queries", int64(c.MaxQueries)},
 		{"max_streams", int64(c.MaxStreams)},
+		{"max_streams_per_client", int64(c.MaxStreamsPerClient)},
+		{"max_connections", int64(c.MaxConnections)},
 	} {
 		if bound.value < 1 {
 			errs = errors.Join(errs, fmt.Errorf("%s: %d is too small; use 1 or more", bound.key, bound.value))
 		}
+	}
+	if c.MaxQueuedQueries < 0 {
+		errs = errors.Join(errs, fmt.Errorf("max_queued_queries: %d is negative; use 0 (none waits) or more", c.MaxQueuedQueries))
 	}
 	if c.QueryTimeout <= 0 {
 		errs = errors.Join(errs, fmt.Errorf("query_timeout: %s is too short; use more than 0s", c.QueryTimeout))

@@ -38,7 +38,13 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, component.MustNewID("orb8_storage"), cfg.Storage)
 	assert.Equal(t, 100_000, cfg.MaxRows)
 	assert.Equal(t, 500_000, cfg.MaxGroups)
+	assert.Equal(t, 16, cfg.MaxQueries)
+	assert.Equal(t, 64, cfg.MaxQueuedQueries)
 	assert.Equal(t, 64, cfg.MaxStreams)
+	assert.Equal(t, 16, cfg.MaxStreamsPerClient)
+	assert.Equal(t, 1024, cfg.MaxConnections)
+	assert.Equal(t, 10*time.Second, cfg.HTTP.ReadHeaderTimeout)
+	assert.Equal(t, 30*time.Second, cfg.HTTP.ReadTimeout)
 	assert.Equal(t, 30*time.Second, cfg.QueryTimeout)
 }
 
@@ -52,7 +58,11 @@ func TestConfig(t *testing.T) {
 	assert.Equal(t, component.MustNewIDWithName("orb8_storage", "second"), cfg.Storage)
 	assert.Equal(t, 10, cfg.MaxRows)
 	assert.Equal(t, 20, cfg.MaxGroups)
+	assert.Equal(t, 3, cfg.MaxQueries)
+	assert.Equal(t, 0, cfg.MaxQueuedQueries)
 	assert.Equal(t, 2, cfg.MaxStreams)
+	assert.Equal(t, 1, cfg.MaxStreamsPerClient)
+	assert.Equal(t, 7, cfg.MaxConnections)
 	assert.Equal(t, 5*time.Second, cfg.QueryTimeout)
 }
 
@@ -60,6 +70,10 @@ func TestInvalidConfig(t *testing.T) {
 	for name, want := range map[string]string{
 		"rows":     "max_rows: 0 is too small; use 1 or more",
 		"groups":   "max_groups: 0 is too small; use 1 or more",
+		"queries":  "max_queries: 0 is too small; use 1 or more",
+		"queue":    "max_queued_queries: -1 is negative; use 0 (none waits) or more",
+		"clients":  "max_streams_per_client: 0 is too small; use 1 or more",
+		"sockets":  "max_connections: 0 is too small; use 1 or more",
 		"streams":  "max_streams: -1 is too small; use 1 or more",
 		"timeout":  "query_timeout: 0s is too short; use more than 0s",
 		"body":     "max_request_body_size: 0 is too small; use 1 or more",

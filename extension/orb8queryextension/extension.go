@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/collector/extension"
 	"go.opentelemetry.io/collector/extension/extensioncapabilities"
 	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
 
 	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
 	"github.com/orb8/orb8/extension/orb8storageextension"
@@ -25,6 +27,12 @@ import (
 const (
 	// compressMinBytes is the size of a reply from which on compression saves more than it costs.
 	compressMinBytes = 1 << 10
+	// maxConcurrentCalls is how many calls one HTTP/2 connection may have.
+	maxConcurrentCalls = 128
+	// receiveBuffer is what a connection may send before it is read: requests are small.
+	receiveBuffer = 128 << 10
+	// stall is for how long a subscriber may take in nothing of what was sent to it.
+	stall = time.Minute
 	// shutdownGrace is how long calls that were told to end may take to do so.
 	shutdownGrace = 5 * time.Second
 )
@@ -59,7 +67,8 @@ func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
 		version:      e.settings.BuildInfo.Version,
 		limits:       limits{rows: e.config.MaxRows, groups: e.config.MaxGroups},
 		queryTimeout: e.config.QueryTimeout,
-		streams:      make(chan struct{}, e.config.MaxStreams),
+		queries:      newQueryGate(e.config.MaxQueries, e.config.MaxQueuedQueries),
+		streams:      newStreamGate(e.config.MaxStreams, e.config.MaxStreamsPerClient),
 	}, int(e.config.HTTP.MaxRequestBodySize))
 	server, err := e.config.HTTP.ToServer(ctx, host.GetExtensions(), e.settings.TelemetrySettings, handler)
 	if err != nil {
@@ -71,10 +80,18 @@ func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
 	server.Protocols.SetHTTP2(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 
+	server.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams:          maxConcurrentCalls,
+		MaxReceiveBufferPerConnection: receiveBuffer,
+		MaxReceiveBufferPerStream:     receiveBuffer,
+		SendPingTimeout:               time.Minute,
+	}
+
 	listener, err := e.config.HTTP.ToListener(ctx)
 	if err != nil {
 		return e.listenError(err)
 	}
+	listener = netutil.LimitListener(listener, e.config.MaxConnections)
 	calls, stop := context.WithCancelCause(context.Background())
 	server.BaseContext = func(net.Listener) context.Context { return calls }
 	e.server, e.stop = server, stop
@@ -112,7 +129,7 @@ func (e *queryExtension) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// newHandler serves the service and its reflection.
+// newHandler serves the service, its health and its reflection.
 func newHandler(s *service, maxRequestBytes int) http.Handler {
 	options := []connect.HandlerOption{
 		connect.WithReadMaxBytes(maxRequestBytes),
@@ -120,22 +137,9 @@ func newHandler(s *service, maxRequestBytes int) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(orb8v1connect.NewOrbitServiceHandler(s, options...))
-	reflector := grpcreflect.NewStaticReflector(orb8v1connect.OrbitServiceName)
+	reflector := grpcreflect.NewStaticReflector(orb8v1connect.OrbitServiceName, grpchealth.HealthV1ServiceName)
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
-	return withoutDeadline(orb8v1connect.OrbitServiceStreamEventsProcedure, mux)
-}
-
-// withoutDeadline lifts the server's timeouts from a path whose replies have no end.
-func withoutDeadline(path string, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == path {
-			controller := http.NewResponseController(w)
-			if err := errors.Join(controller.SetReadDeadline(time.Time{}), controller.SetWriteDeadline(time.Time{})); err != nil {
-				http.Error(w, fmt.Sprintf("cannot stream: %v", err), http.StatusInternalServerError)
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
+	mux.Handle(grpchealth.NewHandler(&health{store: s.store}, options...))
+	return withoutEnd(orb8v1connect.OrbitServiceStreamEventsProcedure, stall, ending(mux))
 }

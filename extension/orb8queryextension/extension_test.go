@@ -135,7 +135,7 @@ func TestReflection(t *testing.T) {
 	defer stream.Close()
 	services, err := stream.ListServices()
 	require.NoError(t, err)
-	assert.EqualValues(t, []protoreflect.FullName{orb8v1connect.OrbitServiceName}, services)
+	assert.EqualValues(t, []protoreflect.FullName{orb8v1connect.OrbitServiceName, "grpc.health.v1.Health"}, services)
 	files, err := stream.FileContainingSymbol(orb8v1connect.OrbitServiceName)
 	require.NoError(t, err)
 	assert.NotEmpty(t, files)
