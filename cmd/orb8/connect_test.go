@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
+	"log"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -28,6 +30,8 @@ type secureCollector struct {
 	address, ca string
 	token       string
 }
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
 func serveTLS(t *testing.T, clients *x509.CertPool) *secureCollector {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"io"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -155,7 +156,7 @@ func ratio(part, whole uint64) float64 {
 
 // at is the element of a list that a collector sent, or nothing where it is not there.
 func at[T any](list []T, i int) (v T) {
-	if i < len(list) {
+	if i >= 0 && i < len(list) {
 		v = list[i]
 	}
 	return v
@@ -284,6 +285,27 @@ func (g *groups) writeCSV(w io.Writer) error {
 		for _, b := range r.group.GetBuckets() {
 			_ = out.Write(slices.Concat(begin, []string{rfc3339(b.GetStart())}, g.texts(b.GetValues())))
 		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// writePairsCSV writes objects with the keys of an example.
+func writePairsCSV(w io.Writer, example jsonPairs, rows []row) error {
+	out := csv.NewWriter(w)
+	out.UseCRLF = true
+	header := make([]string, len(example))
+	for i, pair := range example {
+		header[i] = pair.key
+	}
+	// The writer keeps its first error.
+	_ = out.Write(header)
+	for _, r := range rows {
+		var record []string
+		for _, pair := range r.json.(jsonPairs) {
+			record = append(record, csvCell(reflect.ValueOf(pair.value)))
+		}
+		_ = out.Write(record)
 	}
 	out.Flush()
 	return out.Error()

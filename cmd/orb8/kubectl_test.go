@@ -4,8 +4,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,8 +14,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
 // fakeKubectl puts a kubectl into the PATH that does what a line of shell says, and a kubeconfig into place. It returns the file that
 // has the arguments of each call.

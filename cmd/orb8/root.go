@@ -59,7 +59,7 @@ they make, and shows the answer as a table, or as JSON for other tools.`,
 		Example: "  orb8 trace network",
 	})
 	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a), newTraceSyscallCommand(a), newTraceAnomalyCommand(a))
-	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newAggregateCommand(a), newSeccompCommand(a), newWatchCommand(a), trace,
+	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newAggregateCommand(a), newSeccompCommand(a), newTopCommand(a), newWatchCommand(a), trace,
 		newStatusCommand(a), newDoctorCommand(), newVersionCommand())
 	root.AddCommand(newGPUCommand(a))
 	rename(root, a.program)

@@ -82,7 +82,7 @@ type table struct {
 func newTable(columns []column, rows []row, limit int, s screen) *table {
 	t := &table{columns: columns, widths: make([]int, len(columns)), gap: 2, screen: s}
 	for i, c := range columns {
-		t.widths[i] = len(c.title)
+		t.widths[i] = utf8.RuneCountInString(c.title)
 		if len(rows) == 0 {
 			t.widths[i] = max(t.widths[i], c.room)
 		}

@@ -68,7 +68,7 @@ again. Flags before COMMAND are those of watch, flags behind it those of COMMAND
 
 // watchable are the commands that answer and end.
 func watchable() []string {
-	return []string{"flows", "dns", "syscalls", "anomalies", "aggregate", "gpu", "status"}
+	return []string{"flows", "dns", "syscalls", "anomalies", "aggregate", "gpu", "status", "top"}
 }
 
 func parseEvery(s string) (time.Duration, error) {
