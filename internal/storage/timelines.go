@@ -96,9 +96,8 @@ func nanos(t time.Time) int64 {
 
 // Add adds a sample.
 func (t *Timelines) Add(s *gpu.Sample) {
-	series := s.Series
-	if l := t.Line(&series); l != nil {
-		l.Add(s.Time.UnixNano(), startOf(s), s.Value)
+	if at := s.Time.UnixNano(); t.Wants(&s.Series, at) {
+		t.Line(s.Series).Add(at, startOf(s), s.Value)
 	}
 }
 
@@ -110,19 +109,21 @@ func startOf(s *gpu.Sample) int64 {
 	return s.Start.UnixNano()
 }
 
-// Line returns where the samples of a series go, or nil where nobody wants them. It keeps the series.
-func (t *Timelines) Line(series *gpu.Series) *Line {
-	l := &Line{of: t, series: series}
-	if t.query.Selection.mayMatch(series) {
-		key := keyOf(series, &series.Identity)
+// Wants tells whether a sample of an instant may be a part of the answer. Whose it is does not matter: the identity need not be there.
+func (t *Timelines) Wants(series *gpu.Series, at int64) bool {
+	return at < t.until && (at >= t.since || series.Counter) &&
+		(series.Metric == gpu.MetricAllocation || t.query.Selection.mayMatch(series))
+}
+
+// Line returns where the samples of a series go.
+func (t *Timelines) Line(series gpu.Series) *Line {
+	l := &Line{of: t, series: series, allocation: series.Metric == gpu.MetricAllocation && !series.Own()}
+	if t.query.Selection.mayMatch(&l.series) {
+		key := keyOf(&l.series, &l.series.Identity)
 		if t.selected[key] == nil {
 			t.selected[key] = &timeline{newestAt: math.MinInt64}
 		}
 		l.timeline = t.selected[key]
-	}
-	l.allocation = series.Metric == gpu.MetricAllocation && !series.Own()
-	if l.timeline == nil && !l.allocation {
-		return nil
 	}
 	return l
 }
@@ -134,24 +135,21 @@ func keyOf(s *gpu.Series, who *flow.Identity) timelineKey {
 // Line takes the samples of one series.
 type Line struct {
 	of     *Timelines
-	series *gpu.Series
+	series gpu.Series
 	// timeline is nil where the samples only say whose a device was.
 	timeline   *timeline
 	allocation bool
 }
 
-// Add adds a sample: times are in nanoseconds since the epoch, a start of 0 is not known.
+// Add adds a sample that is wanted: times are in nanoseconds since the epoch, a start of 0 is not known.
 func (l *Line) Add(at, start int64, value float64) {
-	if at >= l.of.until {
-		return
-	}
 	if l.allocation && value > 0 {
 		id := l.series.Device.ID
 		l.of.allocations[id] = append(l.of.allocations[id], allocation{at, &l.series.Identity})
 	}
-	if t := l.timeline; t != nil && (at >= l.of.since || l.series.Counter) {
+	if t := l.timeline; t != nil {
 		if at >= t.newestAt {
-			t.newest, t.newestAt = l.series, at
+			t.newest, t.newestAt = &l.series, at
 		}
 		t.samples = append(t.samples, timedValue{at, start, value})
 	}

@@ -58,7 +58,7 @@ func FuzzBlock(f *testing.F) {
 			_ = readAnomalies(file, -all, all, func(c *anomalyChunk) error { return nil })
 		case "gpu":
 			for _, g := range file.Groups() {
-				if v, err := readGPU(g); err == nil {
+				if v, err := readGPU(g, -all, all); err == nil {
 					v.addTo(storage.NewTimelines(&storage.GPUQuery{}), -all, all)
 				}
 			}

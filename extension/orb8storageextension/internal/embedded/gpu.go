@@ -100,10 +100,10 @@ func (c *gpuChunk) append(n *gpu.Sample, now int64) {
 	c.times, c.values, c.of = append(c.times, at), append(c.values, n.Value), append(c.of, id)
 }
 
-// decode returns a series as the model has it.
+// decode returns a series as the model has it, but for its identity.
 func (v *gpuView) decode(s *gpuSeries) gpu.Series {
 	return gpu.Series{
-		Node: v.strings[s.node], Identity: v.identities[s.identity],
+		Node: v.strings[s.node],
 		Device: gpu.Device{
 			ID: v.strings[s.device], Parent: v.strings[s.parent], Index: s.index, Model: v.strings[s.model],
 			PCIAddress: v.strings[s.pciAddress], MIGProfile: v.strings[s.migProfile],
@@ -116,6 +116,7 @@ func (v *gpuView) decode(s *gpuSeries) gpu.Series {
 func (v *gpuView) sample(i int) gpu.Sample {
 	series := &v.series[v.of[i]]
 	n := gpu.Sample{Series: v.decode(series), Time: time.Unix(0, v.times[i]).UTC(), Value: v.values[i]}
+	n.Identity = v.identities[series.identity]
 	if series.start != 0 {
 		n.Start = time.Unix(0, series.start).UTC()
 	}
@@ -124,15 +125,21 @@ func (v *gpuView) sample(i int) gpu.Sample {
 
 // addTo adds the samples of a range.
 func (v *gpuView) addTo(lines *storage.Timelines, since, until int64) {
-	wanted := make([]*storage.Line, len(v.series))
-	for i := range v.series {
-		series := v.decode(&v.series[i])
-		wanted[i] = lines.Line(&series)
-	}
+	all := make([]*storage.Line, len(v.series))
 	for i, of := range v.of {
-		if line := wanted[of]; line != nil && v.times[i] >= since && v.times[i] < until {
-			line.Add(v.times[i], v.series[of].start, v.values[i])
+		at := v.times[i]
+		if at < since || at >= until {
+			continue
 		}
+		if all[of] == nil {
+			series := v.decode(&v.series[of])
+			if !lines.Wants(&series, at) {
+				continue
+			}
+			series.Identity = v.identities[v.series[of].identity]
+			all[of] = lines.Line(series)
+		}
+		all[of].Add(at, v.series[of].start, v.values[i])
 	}
 }
 
@@ -158,7 +165,7 @@ func (s *Store) QueryGPU(ctx context.Context, query storage.GPUQuery) (storage.G
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			v, err := readGPU(g)
+			v, err := readGPU(g, since, until)
 			if err != nil {
 				return err
 			}

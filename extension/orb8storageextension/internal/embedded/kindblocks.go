@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -247,8 +248,13 @@ func readAnomalies(f *block.File, since, until int64, use func(*anomalyChunk) er
 	}, (*anomalyChunk).append, use)
 }
 
-// readGPU reads a row group into a view.
-func readGPU(g *block.Group) (*gpuView, error) {
+// readGPU reads a row group into a view; of one without samples of the range it reads nothing but when they were. Groups are in order
+// of arrival: a question about the last minutes is mostly about the last group.
+func readGPU(g *block.Group, since, until int64) (*gpuView, error) {
+	v := &gpuView{times: block.Numbers[int64](g, "time")}
+	if g.Err() == nil && !slices.ContainsFunc(v.times, func(at int64) bool { return at >= since && at < until }) {
+		return &gpuView{}, nil
+	}
 	r := columnReader{Group: g, chunk: newChunk()}
 	rows := make([]gpuSeries, g.Len())
 	for column, field := range map[string]func(*gpuSeries) *uint32{
@@ -264,7 +270,7 @@ func readGPU(g *block.Group) (*gpuView, error) {
 	each(block.Numbers[uint32](g, "index"), func(i int, n uint32) { rows[i].index = n })
 	each(g.Flags("counter"), func(i int, counter bool) { rows[i].counter = counter })
 	r.identities("container.", func(i int, id uint32) { rows[i].identity = id })
-	v := &gpuView{times: block.Numbers[int64](g, "time"), values: block.Numbers[float64](g, "value"), of: make([]uint32, len(rows))}
+	v.values, v.of = block.Numbers[float64](g, "value"), make([]uint32, len(rows))
 	if err := g.Err(); err != nil {
 		return nil, err
 	}
