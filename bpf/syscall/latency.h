@@ -14,22 +14,38 @@
 
 const volatile bool latency_enabled = false;
 
-// A call that has been entered. ns is 0 when none is under way.
+// A call that has been entered. A cache line, for threads on other CPUs have theirs beside it.
 struct start {
-	__u64 ns;
+	// Where the kernel keeps the registers of its thread's calls: at the top of the thread's stack, of all of them and of no other
+	// thread's. 0 in storage, and of who has no thread yet.
+	__u64 stack;
+	__u64 ns; // 0: no call is under way
 	__u64 key;
 	__u32 number;
-	__u32 pad;
+	__u32 pad[9];
 };
 
-// Key: task. Value: struct start, of the call that it is in. Size: one a thread that has made a call. Deleted by: the kernel,
-// with the task.
+// A thread's place, by a hash of its stack: the first one there has it until it exits. Those that are killed keep theirs for who
+// gets their stack next: none has a call under way, for a killed thread returns from its call first. Key: 0 to starts_mask.
+// Value: struct start, which its thread alone writes to. Size: starts_mask + 1; 1 when latency is off. Never deleted.
+#define STARTS 16384
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, STARTS);
+	__type(key, __u32);
+	__type(value, struct start);
+} starts SEC(".maps");
+
+const volatile __u32 starts_mask = STARTS - 1; // tests make it smaller
+
+// The calls of threads whose place is another's. Key: task. Value: struct start. Size: one a thread. Deleted by: the kernel, with
+// the task.
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct start);
-} starts SEC(".maps");
+} crowded SEC(".maps");
 
 // What is measured of one call of one row: it belongs to the row's CPU. Two cache lines.
 struct cell {
@@ -107,13 +123,49 @@ static __always_inline void lose_measure(void)
 		__sync_fetch_and_add(&l->unmeasured, 1);
 }
 
-// Only programs of kernels that let them keep task storage get here: they are modern.
-static __always_inline void latency_begin(struct task_struct *task, struct caller c)
+static __always_inline struct start *place_of(__u64 stack)
 {
-	struct start *s = bpf_task_storage_get(&starts, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!s) {
-		lose_measure();
+	__u32 i = stack * 0x9e3779b97f4a7c15ULL >> 50 & starts_mask;
+	_Static_assert(STARTS == 1 << 14, "a place has 14 bits");
+
+	return bpf_map_lookup_elem(&starts, &i);
+}
+
+// exit and exit_group: sys_exit does not see them.
+static __always_inline bool never_returns(struct caller c)
+{
+	switch (c.key & 7) {
+	case ABI_X86_64:
+	case ABI_X32:
+		return c.number == 60 || c.number == 231;
+	case ABI_I386:
+		return c.number == 1 || c.number == 252;
+	case ABI_ARM64:
+		return c.number == 93 || c.number == 94;
+	case ABI_ARM:
+		return c.number == 1 || c.number == 248;
+	}
+	return false;
+}
+
+// Only programs of kernels that let them keep task storage get here: they are modern.
+static __always_inline void latency_begin(struct task_struct *task, __u64 stack, struct caller c)
+{
+	struct start *s = place_of(stack);
+
+	if (!s)
 		return;
+	if (never_returns(c)) {
+		if (s->stack == stack)
+			s->stack = 0;
+		return;
+	}
+	if (s->stack != stack && (s->stack || __sync_val_compare_and_swap(&s->stack, 0, stack))) {
+		s = bpf_task_storage_get(&crowded, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!s) {
+			lose_measure();
+			return;
+		}
 	}
 	s->key = c.key;
 	s->number = c.number;
@@ -242,13 +294,14 @@ static __noinline __u32 cell_take(__u32 row)
 	return n < cells_usable ? n : NO_CELL;
 }
 
-static __always_inline void latency_end(long ret)
+static __always_inline void latency_end(__u64 stack, long ret)
 {
 	__u64 now = bpf_ktime_get_ns(); // first: it waits for all loads before it
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct start *s = bpf_task_storage_get(&starts, task, NULL, 0);
+	struct start *s = place_of(stack);
 	__u32 zero = 0, errno = 0;
 
+	if (s && s->stack != stack)
+		s = bpf_task_storage_get(&crowded, bpf_get_current_task_btf(), NULL, 0);
 	if (!s || !s->ns)
 		return; // under way when the programs were attached, or a new thread's return from the call that made it
 	__u64 key = s->key, ns = now - s->ns;

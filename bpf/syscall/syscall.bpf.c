@@ -29,14 +29,14 @@ int sys_enter(struct bpf_raw_tracepoint_args *ctx)
 	if (events_enabled)
 		event_consider((const void *)ctx->args[0], c, before);
 	if (latency_enabled)
-		latency_begin(task, c);
+		latency_begin(task, ctx->args[0], c);
 	return 0;
 }
 
 SEC("raw_tp/sys_exit")
 int sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	latency_end(ctx->args[1]);
+	latency_end(ctx->args[0], ctx->args[1]);
 	return 0;
 }
 

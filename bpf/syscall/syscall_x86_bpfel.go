@@ -88,10 +88,11 @@ type SyscallRowCells struct {
 
 type SyscallStart struct {
 	_      structs.HostLayout
+	Stack  uint64
 	Ns     uint64
 	Key    uint64
 	Number uint32
-	Pad    uint32
+	Pad    [9]uint32
 }
 
 type SyscallTextEvent struct {
@@ -109,6 +110,7 @@ const (
 	SyscallMapCells          = "cells"
 	SyscallMapCellsOfRows    = "cells_of_rows"
 	SyscallMapCpus           = "cpus"
+	SyscallMapCrowded        = "crowded"
 	SyscallMapErrors0        = "errors_0"
 	SyscallMapErrors1        = "errors_1"
 	SyscallMapEvents         = "events"
@@ -141,6 +143,7 @@ const (
 	SyscallVarRowsUsed0      = "rows_used_0"
 	SyscallVarRowsUsed1      = "rows_used_1"
 	SyscallVarSelfPid        = "self_pid"
+	SyscallVarStartsMask     = "starts_mask"
 	SyscallVarTextEventType  = "text_event_type"
 	SyscallVarThinningBytes  = "thinning_bytes"
 	SyscallVarWakeupBytes    = "wakeup_bytes"
@@ -200,6 +203,7 @@ type SyscallMapSpecs struct {
 	Cells       *ebpf.MapSpec `ebpf:"cells"`
 	CellsOfRows *ebpf.MapSpec `ebpf:"cells_of_rows"`
 	Cpus        *ebpf.MapSpec `ebpf:"cpus"`
+	Crowded     *ebpf.MapSpec `ebpf:"crowded"`
 	Errors0     *ebpf.MapSpec `ebpf:"errors_0"`
 	Errors1     *ebpf.MapSpec `ebpf:"errors_1"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
@@ -235,6 +239,7 @@ type SyscallVariableSpecs struct {
 	RowsUsed0      *ebpf.VariableSpec `ebpf:"rows_used_0"`
 	RowsUsed1      *ebpf.VariableSpec `ebpf:"rows_used_1"`
 	SelfPid        *ebpf.VariableSpec `ebpf:"self_pid"`
+	StartsMask     *ebpf.VariableSpec `ebpf:"starts_mask"`
 	TextEventType  *ebpf.VariableSpec `ebpf:"text_event_type"`
 	ThinningBytes  *ebpf.VariableSpec `ebpf:"thinning_bytes"`
 	WakeupBytes    *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
@@ -263,6 +268,7 @@ type SyscallMaps struct {
 	Cells       *ebpf.Map `ebpf:"cells"`
 	CellsOfRows *ebpf.Map `ebpf:"cells_of_rows"`
 	Cpus        *ebpf.Map `ebpf:"cpus"`
+	Crowded     *ebpf.Map `ebpf:"crowded"`
 	Errors0     *ebpf.Map `ebpf:"errors_0"`
 	Errors1     *ebpf.Map `ebpf:"errors_1"`
 	Events      *ebpf.Map `ebpf:"events"`
@@ -280,6 +286,7 @@ func (m *SyscallMaps) Close() error {
 		m.Cells,
 		m.CellsOfRows,
 		m.Cpus,
+		m.Crowded,
 		m.Errors0,
 		m.Errors1,
 		m.Events,
@@ -316,6 +323,7 @@ type SyscallVariables struct {
 	RowsUsed0      *ebpf.Variable `ebpf:"rows_used_0"`
 	RowsUsed1      *ebpf.Variable `ebpf:"rows_used_1"`
 	SelfPid        *ebpf.Variable `ebpf:"self_pid"`
+	StartsMask     *ebpf.Variable `ebpf:"starts_mask"`
 	TextEventType  *ebpf.Variable `ebpf:"text_event_type"`
 	ThinningBytes  *ebpf.Variable `ebpf:"thinning_bytes"`
 	WakeupBytes    *ebpf.Variable `ebpf:"wakeup_bytes"`

@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -17,7 +16,8 @@ import (
 )
 
 // BenchmarkCost is what a call costs its caller: getppid in a loop, with nothing attached, with empty programs, and with the
-// engine's. All are attached in turn in each round, and the results are medians of rounds, because the machine's speed drifts.
+// engine's. All are attached in turn in each round, and the results are medians of rounds, because the machine's speed drifts, of
+// the thread's own time.
 // The kernel's own measure (bpf_stats) of the programs is taken in further rounds: it is costly itself.
 func BenchmarkCost(b *testing.B) {
 	if os.Geteuid() != 0 {
@@ -59,9 +59,9 @@ func BenchmarkCost(b *testing.B) {
 		var none float64
 		for _, v := range variants {
 			detach := v.attach()
-			start := time.Now()
+			start := threadTime(b)
 			getppid(calls)
-			cost := float64(time.Since(start)) / float64(calls)
+			cost := float64(threadTime(b)-start) / float64(calls)
 			require.NoError(b, detach())
 			if v.name == "none" {
 				none = cost

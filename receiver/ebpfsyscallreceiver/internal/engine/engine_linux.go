@@ -130,6 +130,7 @@ func (e *Engine) loadAs(opts Options, l layout, policies []uint32, self uint32) 
 		spec.Variables["rows_per_cpu"].Set(l.rowsPerCPU),
 		spec.Variables["cell_limit"].Set(l.cellLimit),
 		spec.Variables["cells_usable"].Set(l.cells),
+		spec.Variables["starts_mask"].Set(l.starts-1),
 		spec.Variables["events_enabled"].Set(opts.Policy != nil),
 		spec.Variables["policies"].Set(policies),
 		spec.Variables["self_pid"].Set(self),

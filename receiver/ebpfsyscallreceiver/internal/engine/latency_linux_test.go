@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/syscalls"
+	"github.com/orb8/orb8/internal/testutil"
 )
 
 func TestASleepTakesItsTime(t *testing.T) {
@@ -55,20 +56,59 @@ func TestEachTimeHasItsBucket(t *testing.T) {
 	}
 }
 
+// places are how many threads have a place for their calls: enough for all, or one, so that others have theirs in storage.
+var places = map[string]uint32{"places for all": 0, "one place": 1}
+
 // Two processes take turns on one CPU, one of them in the middle of its call.
 func TestCallsThatOverlapOnOneCPU(t *testing.T) {
 	const calls, ms = 200_000, 200
-	e := newEngine(t, Options{Latency: true})
-	sleeper, worker := newGroup(t), newGroup(t)
-	asleep := sleeper.start(t, fmt.Sprintf("cpu:0,sleep:%d", ms))
-	worker.run(t, fmt.Sprintf("cpu:0,%d:%d", unused, calls))
-	require.NoError(t, asleep.Wait())
-	c := drained(t, e)
-	assert.GreaterOrEqual(t, c.of(sleeper, unix.SYS_PPOLL).Latency.Sum, ms*time.Millisecond)
-	n := c.of(worker, unused)
-	assert.EqualValues(t, calls, n.Calls)
-	assert.EqualValues(t, calls, n.Latency.Calls())
-	assert.Greater(t, n.Latency.Buckets[0]+n.Latency.Buckets[1]+n.Latency.Buckets[2], uint64(calls/2), "%+v", n.Latency)
+	for name, starts := range places {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t, Options{Latency: true, starts: starts})
+			sleeper, worker := newGroup(t), newGroup(t)
+			asleep := sleeper.start(t, fmt.Sprintf("cpu:0,sleep:%d", ms))
+			worker.run(t, fmt.Sprintf("cpu:0,%d:%d", unused, calls))
+			require.NoError(t, asleep.Wait())
+			c := drained(t, e)
+			assert.EqualValues(t, 1, c.of(sleeper, unix.SYS_PPOLL).Latency.Calls())
+			assert.GreaterOrEqual(t, c.of(sleeper, unix.SYS_PPOLL).Latency.Sum, ms*time.Millisecond)
+			n := c.of(worker, unused)
+			assert.EqualValues(t, calls, n.Calls)
+			assert.EqualValues(t, calls, n.Latency.Calls())
+			assert.Greater(t, n.Latency.Buckets[0]+n.Latency.Buckets[1]+n.Latency.Buckets[2], uint64(calls/2), "%+v", n.Latency)
+		})
+	}
+}
+
+// A call that has its thread moved is entered on one CPU and returns on another.
+func TestCallsThatMoveToAnotherCPU(t *testing.T) {
+	testutil.Require(t, "cpus", runtime.NumCPU() > 1, "moving to another CPU takes two")
+	const moves = 2000
+	for name, starts := range places {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t, Options{Latency: true, starts: starts})
+			g := newGroup(t)
+			g.run(t, strings.Repeat("cpu:0,cpu:1,", moves/2)+"cpu:0")
+			n := drained(t, e).of(g, unix.SYS_SCHED_SETAFFINITY)
+			assert.EqualValues(t, moves+1, n.Calls)
+			assert.EqualValues(t, moves+1, n.Latency.Calls())
+		})
+	}
+}
+
+// A thread that is not the first becomes it when it runs another program, with the id of the first.
+func TestExecveByAnotherThread(t *testing.T) {
+	const times = 5
+	for name, starts := range places {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t, Options{Latency: true, starts: starts})
+			g := newGroup(t)
+			g.run(t, fmt.Sprintf("exec:%d", times))
+			n := drained(t, e).of(g, unix.SYS_EXECVE)
+			assert.EqualValues(t, times+1, n.Calls, "with the one that began the process")
+			assert.EqualValues(t, times+1, n.Latency.Calls())
+		})
+	}
 }
 
 func TestErrorsAreCountedByName(t *testing.T) {

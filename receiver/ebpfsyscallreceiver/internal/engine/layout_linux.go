@@ -11,11 +11,12 @@ import (
 )
 
 // What a generation has room for by default, whatever the number of CPUs. A row is 2 KiB, 3 KiB with latency, and a cell 128
-// bytes: 16 MiB for both generations, 28 MiB with latency.
+// bytes: 16 MiB for both generations, 28 MiB with latency, and 1 MiB for the calls under way of so many threads.
 const (
 	defaultRows     = 4096
 	defaultOverflow = 16384
 	defaultCells    = 16384
+	defaultStarts   = 16384
 )
 
 // layout is how large the maps are.
@@ -24,7 +25,7 @@ type layout struct {
 	// rows and cells may be used, of a generation's rowLimit and cellLimit, which fill whole pages.
 	rows, rowLimit, cells, cellLimit uint32
 	rowsPerCPU                       uint32
-	overflow                         uint32
+	overflow, starts                 uint32
 }
 
 // fit fills in the sizes.
@@ -39,7 +40,8 @@ func (l *layout) fit(opts Options) error {
 		}
 		return n
 	}
-	l.rows, l.overflow, l.cells = or(opts.rows, defaultRows), or(opts.overflow, defaultOverflow), or(opts.cells, defaultCells)
+	l.rows, l.overflow = or(opts.rows, defaultRows), or(opts.overflow, defaultOverflow)
+	l.cells, l.starts = or(opts.cells, defaultCells), or(opts.starts, defaultStarts)
 	l.rowsPerCPU = l.rows / uint32(cpus)
 	l.rowLimit = wholePages(l.rows, unsafe.Sizeof(bpf.SyscallRowCells{})) // then its rows do, too
 	l.cellLimit = wholePages(l.cells, unsafe.Sizeof(bpf.SyscallCell{}))
@@ -63,10 +65,11 @@ func (l *layout) apply(spec *ebpf.CollectionSpec) {
 	if l.latency {
 		size(2*l.rowLimit, "cells_of_rows")
 		size(2*l.cellLimit, "cells")
+		size(l.starts, "starts")
 		size(l.overflow, "latency_0", "latency_1", "errors_0", "errors_1")
 		return
 	}
-	size(1, "cells_of_rows", "cells", "latency_0", "latency_1", "errors_0", "errors_1")
+	size(1, "cells_of_rows", "cells", "starts", "latency_0", "latency_1", "errors_0", "errors_1")
 	// Old kernels have no such storage, and would not load a program that merely names it.
-	spec.Maps["starts"].Type, spec.Maps["starts"].Flags, spec.Maps["starts"].MaxEntries = ebpf.Array, 0, 1
+	spec.Maps["crowded"].Type, spec.Maps["crowded"].Flags, spec.Maps["crowded"].MaxEntries = ebpf.Array, 0, 1
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,10 @@ func makeCalls(list string) {
 			set.Set(n)
 			if err := unix.SchedSetaffinity(0, &set); err != nil {
 				panic(err)
+			}
+		case "exec": // so often, by a thread that is not the first
+			if n > 0 {
+				panic(execute(fmt.Sprintf("exec:%d", n-1)))
 			}
 		case "missing": // ENOENT
 			open(unix.AT_FDCWD, "/there is no such file", n)
@@ -113,6 +118,25 @@ func crowd(threads int) (end func()) {
 		close(leave)
 		ended.Wait()
 	}
+}
+
+// execute has another thread than the process's first run this binary in its place, to make calls.
+func execute(calls string) error {
+	if err := os.Setenv(envCalls, calls); err != nil {
+		return err
+	}
+	failed := make(chan error)
+	var run func()
+	run = func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			go run()
+			select {}
+		}
+		failed <- unix.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+	go run()
+	return <-failed
 }
 
 // sleep makes one call of ppoll, which no signal ends: the runtime sends some.

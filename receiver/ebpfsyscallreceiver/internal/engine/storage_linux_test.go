@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -12,18 +13,47 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	bpf "github.com/orb8/orb8/bpf/syscall"
 )
 
-// What latency remembers of a thread goes with the thread.
+// Threads that are gone, threads that live on, and at most so many of other processes that make their first call meanwhile.
+const gone, alive, others = 5_000, 500, gone / 2
+
+// What latency remembers of a thread that has no place of its own goes with the thread.
 func TestThreadsLeaveNothingBehind(t *testing.T) {
-	const gone, alive = 5_000, 500
-	// At most so many threads of other processes make a call meanwhile that had made none before.
-	const others = gone / 2
-	e := newEngine(t, Options{Latency: true})
+	e := newEngine(t, Options{Latency: true, starts: 1})
 	g := newGroup(t)
-	storage := newElements(t, e.maps.Starts)
+	storage := newElements(t, e.maps.Crowded)
 
 	before := storage.count(t)
+	end := threads(t, g)
+	var n int
+	assert.Eventually(t, func() bool { n = storage.count(t); return n < before+alive+others }, patience, tick,
+		"of %d threads that are gone", gone)
+	assert.GreaterOrEqual(t, n, alive-1, "those that live, but for the one that may have the place")
+	end()
+	assert.Eventually(t, func() bool { return storage.count(t) < before+others }, patience, tick, "of a process that is gone")
+	assert.EqualValues(t, gone+alive, drained(t, e).of(g, unused).Latency.Calls(), "every thread made a measured call")
+}
+
+// A thread leaves its place when it exits.
+func TestThreadsLeaveTheirPlaces(t *testing.T) {
+	e := newEngine(t, Options{Latency: true})
+	g := newGroup(t)
+
+	before := taken(t, e)
+	end := threads(t, g)
+	n := taken(t, e)
+	assert.Less(t, n, before+alive+others, "of %d threads that are gone", gone)
+	assert.GreaterOrEqual(t, n, alive*9/10, "those that live, unless another has their place")
+	end()
+	assert.EqualValues(t, gone+alive, drained(t, e).of(g, unused).Latency.Calls(), "every thread made a measured call")
+}
+
+// threads has a process of the cgroup start threads, each of which makes one call, and of which the last live until end.
+func threads(t *testing.T, g group) (end func()) {
+	t.Helper()
 	cmd := g.command(t, "/proc/self/exe", fmt.Sprintf("%s=threads:%d,crowd:%d,write:1,read:1", envCalls, gone, alive))
 	stdin, err := cmd.StdinPipe()
 	require.NoError(t, err)
@@ -32,15 +62,30 @@ func TestThreadsLeaveNothingBehind(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	_, err = stdout.Read(make([]byte, 1))
 	require.NoError(t, err)
-	var n int
-	assert.Eventually(t, func() bool { n = storage.count(t); return n < before+alive+others }, patience, tick,
-		"of %d threads that are gone", gone)
-	assert.GreaterOrEqual(t, n, alive, "those that live")
-	_, err = stdin.Write([]byte{1})
-	require.NoError(t, err)
-	require.NoError(t, cmd.Wait())
-	assert.Eventually(t, func() bool { return storage.count(t) < before+others }, patience, tick, "of a process that is gone")
-	assert.EqualValues(t, gone+alive, drained(t, e).of(g, unused).Latency.Calls(), "every thread made a measured call")
+	return func() {
+		t.Helper()
+		_, err := stdin.Write([]byte{1})
+		require.NoError(t, err)
+		require.NoError(t, cmd.Wait())
+	}
+}
+
+// taken is how many places are some thread's.
+func taken(t *testing.T, e *Engine) (n int) {
+	t.Helper()
+	var cursor ebpf.MapBatchCursor
+	starts := make([]bpf.SyscallStart, defaultStarts)
+	read, err := e.maps.Starts.BatchLookup(&cursor, make([]uint32, defaultStarts), starts, nil)
+	if !errors.Is(err, ebpf.ErrKeyNotExist) { // there is nothing after it
+		require.NoError(t, err)
+	}
+	require.Equal(t, defaultStarts, read)
+	for i := range starts {
+		if starts[i].Stack != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // elements counts what is in a map of task storage. No call of bpf(2) tells that, and the memory that the kernel says of such

@@ -16,8 +16,9 @@ type Options struct {
 	// Latency measures how long calls take and what they return, by a second program at their return.
 	Latency bool
 
-	// What tests make small: rows of counters, entries of the tables behind them, and cells of latencies. Zero is the default.
-	rows, overflow, cells uint32
+	// What tests make small: rows of counters, entries of the tables behind them, cells of latencies, and places for calls under
+	// way, a power of two. Zero is the default.
+	rows, overflow, cells, starts uint32
 	// helpers has programs ask the kernel where they could read its types, as before Linux 5.12.
 	helpers bool
 }
