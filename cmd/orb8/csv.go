@@ -110,7 +110,7 @@ func csvCell(v reflect.Value) string {
 	case reflect.String:
 		return v.String()
 	case reflect.Float32, reflect.Float64:
-		return strconv.FormatFloat(v.Float(), 'g', -1, 64)
+		return strconv.FormatFloat(v.Float(), 'f', -1, 64)
 	case reflect.Slice:
 		if words, ok := v.Interface().([]string); ok {
 			return strings.Join(words, " ")

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,7 +30,7 @@ code is 1 when a check fails.`,
 	modes := []string{preflight.ModeAuto, preflight.ModeCgroup, preflight.ModeTC}
 	cmd.Flags().Func("mode", "attach `MODE` to check for: "+anyOf(modes)+" (default auto)", oneOf(&opts.Mode, modes))
 	complete(cmd, "mode", modes)
-	addOutputFlag(cmd, &output, []string{outputTable, outputJSON})
+	addOutputFlag(cmd, &output, []string{outputTable, outputJSON, outputJSONL, outputCSV})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return reportChecks(cmd, preflight.Run(cmd.Context(), opts), output)
 	}
@@ -43,24 +45,32 @@ func reportChecks(cmd *cobra.Command, checks []preflight.Check, output string) e
 			failed++
 		}
 	}
-	if output == outputJSON {
-		if err := writeJSONDocument(cmd.OutOrStdout(), checks); err != nil {
-			return err
-		}
-	} else {
-		out := bufio.NewWriter(cmd.OutOrStdout())
-		s := screenOf(cmd.OutOrStdout())
-		for _, c := range checks {
-			writeCheck(out, s, c)
-		}
-		if err := out.Flush(); err != nil {
-			return err
-		}
+	if err := writeChecks(cmd.OutOrStdout(), checks, output); err != nil {
+		return err
 	}
 	if failed > 0 {
 		return fmt.Errorf("%s failed: a collector cannot observe this host", plural(failed, "check"))
 	}
 	return nil
+}
+
+func writeChecks(w io.Writer, checks []preflight.Check, output string) error {
+	out := bufio.NewWriter(w)
+	switch output {
+	case outputJSON:
+		return writeJSONDocument(w, checks)
+	case outputJSONL, outputCSV:
+		rows := make([]row, len(checks))
+		for i, c := range checks {
+			rows[i] = row{json: c}
+		}
+		l := newRowsWriter(out, output, layout{example: preflight.Check{}}, screenOf(w))
+		return errors.Join(l.add(rows), l.end(), out.Flush())
+	}
+	for _, c := range checks {
+		writeCheck(out, screenOf(w), c)
+	}
+	return out.Flush()
 }
 
 func writeCheck(w *bufio.Writer, s screen, c preflight.Check) {

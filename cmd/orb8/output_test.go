@@ -31,6 +31,9 @@ func TestGoldenOutput(t *testing.T) {
 		{"flows.jsonl", cannedReply(), []string{"flows", "-o", "jsonl"}},
 		{"flows_empty.json", &orb8v1.QueryFlowsResponse{}, []string{"flows", "-o", "json"}},
 		{"status.txt", nil, []string{"status"}},
+		{"status_wide.txt", nil, []string{"status", "-o", "wide"}},
+		{"status.jsonl", nil, []string{"status", "-o", "jsonl"}},
+		{"status.csv", nil, []string{"status", "-o", "csv"}},
 		{"status.json", nil, []string{"status", "-o", "json"}},
 	}
 	for _, tt := range tests {

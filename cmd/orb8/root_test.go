@@ -92,7 +92,7 @@ func TestCompletionOfValues(t *testing.T) {
 		{"flows --protocol udp,t", []string{"udp,tcp"}},
 		{"flows --direction in", []string{"ingress"}},
 		{"flows -o json", []string{"json", "jsonl"}},
-		{"status -o ", []string{"table", "json"}},
+		{"status -o ", []string{"table", "wide", "json"}},
 		{"trace network --kind ", []string{"new", "syn", "fin", "rst", "packet"}},
 		{"doctor --mode ", []string{"auto", "cgroup", "tc"}},
 		{"syscalls --syscall ", []string{"_llseek", "openat", "socketcall", "writev"}},

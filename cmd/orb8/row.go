@@ -25,6 +25,7 @@ type row struct {
 	call    *orb8v1.SyscallEvent
 	anomaly *orb8v1.Anomaly
 	group   *orb8v1.AggregateGroup
+	node    *orb8v1.NodeStatus
 	gpu     *gpuUse
 	// json is set where the row is known as JSON alone.
 	json any

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,14 +22,18 @@ func newStatusCommand(a *app) *cobra.Command {
 		Use:   "status",
 		Short: "Show the state of every node, what it lost, and the store",
 		Long: `Shows every node that has reported to the collector: since when it runs, where it is attached, which
-packets and system calls it has counted since then and what it lost; and how full the store is.`,
+packets and system calls it has counted since then and what it lost; and how full the store is. With -o
+wide, jsonl and csv a node is a line.`,
 		Example: `  orb8 status
+
+  # A line a node, those that lost most packets last
+  orb8 status -o wide | sort -k 11 -n
 
   # Which nodes have lost packets?
   orb8 status -o json | jq '.nodes[] | select(.network.lost.packets > 0) | .node'`,
 		Args: noArgs,
 	}
-	addOutputFlag(cmd, &output, []string{outputTable, outputJSON})
+	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		reply, err := call(cmd.Context(), a, orb8v1connect.OrbitServiceClient.GetStatus, &orb8v1.GetStatusRequest{})
 		if err != nil {
@@ -38,6 +43,15 @@ packets and system calls it has counted since then and what it lost; and how ful
 			return writeJSONDocument(cmd.OutOrStdout(), newJSONStatus(reply))
 		}
 		out := bufio.NewWriter(cmd.OutOrStdout())
+		if output != outputTable {
+			rows := make([]row, len(reply.GetNodes()))
+			for i, n := range reply.GetNodes() {
+				rows[i] = nodeRow(n)
+			}
+			columns := func([]row, bool) []column { return nodeColumns(a.now()) }
+			w := newRowsWriter(out, output, layout{example: jsonNode{}, columns: columns}, screenOf(cmd.OutOrStdout()))
+			return errors.Join(w.add(rows), w.end(), out.Flush())
+		}
 		p := statusPrinter{w: out, screen: screenOf(cmd.OutOrStdout()), now: a.now()}
 		p.collector(a.connection.name, reply)
 		return out.Flush()

@@ -96,16 +96,7 @@ type jsonStore struct {
 func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
 	j := jsonStatus{Version: s.GetVersion(), Nodes: []jsonNode{}}
 	for _, n := range s.GetNodes() {
-		j.Nodes = append(j.Nodes, jsonNode{
-			Node:     n.GetNode(),
-			Version:  n.GetVersion(),
-			Kernel:   n.GetKernel(),
-			Started:  rfc3339(n.GetStarted()),
-			LastSeen: rfc3339(n.GetLastSeen()),
-			Missing:  n.GetMissing(),
-			Network:  newJSONNetwork(n.GetNetwork()),
-			Syscalls: newJSONSyscallStatus(n.GetSyscalls()),
-		})
+		j.Nodes = append(j.Nodes, newJSONNode(n))
 	}
 	if store := s.GetStore(); store != nil {
 		j.Store = &jsonStore{
@@ -120,6 +111,19 @@ func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
 		}
 	}
 	return j
+}
+
+func newJSONNode(n *orb8v1.NodeStatus) jsonNode {
+	return jsonNode{
+		Node:     n.GetNode(),
+		Version:  n.GetVersion(),
+		Kernel:   n.GetKernel(),
+		Started:  rfc3339(n.GetStarted()),
+		LastSeen: rfc3339(n.GetLastSeen()),
+		Missing:  n.GetMissing(),
+		Network:  newJSONNetwork(n.GetNetwork()),
+		Syscalls: newJSONSyscallStatus(n.GetSyscalls()),
+	}
 }
 
 func newJSONSyscallStatus(s *orb8v1.SyscallStatus) *jsonSyscallStatus {

@@ -74,7 +74,7 @@ func TestStatusJSONOfAFreshCollector(t *testing.T) {
 }
 
 func TestStatusRefuses(t *testing.T) {
-	got := orb8(t, "127.0.0.1:1", "status", "-o", "wide")
+	got := orb8(t, "127.0.0.1:1", "status", "-o", "yaml")
 	assert.Equal(t, exitUsage, got.code)
-	assert.Equal(t, "orb8: invalid argument \"wide\" for \"-o, --output\" flag: use table or json\n", got.stderr)
+	assert.Equal(t, "orb8: invalid argument \"yaml\" for \"-o, --output\" flag: use table, wide, json, jsonl or csv\n", got.stderr)
 }
