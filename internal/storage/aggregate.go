@@ -292,6 +292,7 @@ var flowMeasures = []measure[*flow.Record]{
 	{"bytes", func(r *flow.Record) uint64 { return r.Bytes }},
 	{"packets", func(r *flow.Record) uint64 { return r.Packets }},
 	{"connections", func(r *flow.Record) uint64 { return r.Connections }},
+	// What was sent again only the sender's socket knows: where Own is the receiver's view, a backend adds Far's.
 	{"retransmits", func(r *flow.Record) uint64 { return uint64(r.Retransmits) }},
 	{"zero_windows", func(r *flow.Record) uint64 { return uint64(r.ZeroWindows) }},
 	// A connection ends in both its directions: it counts in the one that its initiator sends.

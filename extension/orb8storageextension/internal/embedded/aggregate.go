@@ -278,6 +278,10 @@ func (a *aggregation) groups(selection *storage.Selection, groups *storage.Group
 			f.far.record(&s.far)
 			row.Far = &s.far
 		}
+		// What was sent again only its sender's socket knows.
+		if f.far != nil && s.near.Direction == flow.Ingress {
+			f.far.addResent(row, groups, a.bucket)
+		}
 		if a.bucket == 0 {
 			groups.AddFlow(row)
 			continue
@@ -291,6 +295,19 @@ func (a *aggregation) groups(selection *storage.Selection, groups *storage.Group
 				part.Outcome = f.outcome
 			}
 			groups.AddInterval(row, &part)
+		}
+	}
+}
+
+// addResent adds how many segments of this flow, the sender's view of row, were sent again.
+func (f *aggregate) addResent(row storage.FlowRow, groups *storage.Groups, bucket time.Duration) {
+	if bucket == 0 {
+		groups.AddInterval(row, &flow.Record{TCPHealth: flow.TCPHealth{Retransmits: row.Far.Retransmits}})
+		return
+	}
+	for _, b := range f.buckets {
+		if b.retransmits > 0 {
+			groups.AddInterval(row, &flow.Record{Start: time.Unix(0, b.at), TCPHealth: flow.TCPHealth{Retransmits: b.retransmits}})
 		}
 	}
 }

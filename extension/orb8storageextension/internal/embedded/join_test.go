@@ -300,3 +300,31 @@ func BenchmarkQuery50kConnectionsAtBothEnds(b *testing.B) {
 		})
 	}
 }
+
+// TestResentIsWhatTheSenderKnows: of what a server sends, the client's view is the one that counts, but only the server's socket
+// knows what it sent again.
+func TestResentIsWhatTheSenderKnows(t *testing.T) {
+	views := translated(1)
+	for name, retransmits := range map[string]uint64{"client out": 3, "server out": 50} {
+		r := views[name]
+		r.Retransmits = retransmits
+		views[name] = r
+	}
+	for name, bucket := range map[string]time.Duration{"whole": 0, "in buckets": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			got, err := storeOf(values(views)...).Aggregate(t.Context(), storage.AggregateQuery{
+				By: []string{"source.pod", "destination.pod"}, Measures: []string{"retransmits", "packets"}, Bucket: bucket,
+			})
+			require.NoError(t, err)
+			sums := map[string]uint64{}
+			for _, g := range got.Groups {
+				sums[g.By[0]+" "+g.By[1]] = g.Values[0]
+				assert.Equal(t, views["client out"].Packets, g.Values[1], "once")
+				for _, b := range g.Buckets {
+					assert.Equal(t, g.Values, b.Values, "all in one bucket")
+				}
+			}
+			assert.Equal(t, map[string]uint64{"shop/web-0 shop/cart-0": 3, "shop/cart-0 shop/web-0": 50}, sums)
+		})
+	}
+}
