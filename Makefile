@@ -13,6 +13,8 @@ TESTFLAGS ?=
 
 # What `make generate` writes.
 GENERATED := '*.pb.go' '*.connect.go' '*_bpfel.go' '*_bpfel.o' '*/documentation.md' '*generated_*' '*/internal/metadata/*'
+# What `make web` writes.
+WEB       := extension/orb8queryextension/internal/ui/dist
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -93,6 +95,23 @@ check-generated: generate ## fail with the difference if the committed generated
 	@git diff --exit-code -- $(GENERATED)
 	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); \
 		test -z "$$new" || { echo "generated but not committed: $$new" >&2; exit 1; }
+
+.PHONY: web
+web: web/node_modules/.package-lock.json ## build the web page into the query extension; needs nodejs and npm
+	$(TOOL) buf generate --template web/buf.gen.yaml
+	cd web && npm run --silent build
+
+.PHONY: check-web
+check-web: web ## fail if the committed web page is not what the sources build
+	@git diff --exit-code --stat -- $(WEB)
+	@new=$$(git ls-files --others --exclude-standard -- $(WEB)); test -z "$$new" || { echo "built but not committed: $$new" >&2; exit 1; }
+
+.PHONY: web-deps
+web-deps: web/node_modules/.package-lock.json ## install what builds and tests the web page
+
+# Nothing of what is installed runs by being installed.
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund
 
 .PHONY: lint
 lint: ## vet, gofmt, staticcheck, buf lint, and that the CLI builds on macOS

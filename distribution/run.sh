@@ -26,6 +26,7 @@ collector=$$
 		  bin/orb8 flows --follow                 as it happens
 		  bin/orb8 syscalls                       which system calls run
 		  bin/orb8 status                         what was counted, and what was lost
+		  http://$query/                  all of it in a browser
 		  curl -s $prometheus/metrics | grep orb8_
 
 		Ctrl-C stops it.

@@ -32,6 +32,13 @@ type Config struct {
 	MaxConnections int `mapstructure:"max_connections"`
 	// QueryTimeout bounds every call but StreamEvents.
 	QueryTimeout time.Duration `mapstructure:"query_timeout"`
+	// UI is the web page, at / of the listener.
+	UI UIConfig `mapstructure:"ui"`
+}
+
+// UIConfig of the web page.
+type UIConfig struct {
+	Enabled bool `mapstructure:"enabled"`
 }
 
 func createDefaultConfig() component.Config {
@@ -56,6 +63,7 @@ func createDefaultConfig() component.Config {
 		MaxStreamsPerClient: 16,
 		MaxConnections:      1024,
 		QueryTimeout:        30 * time.Second,
+		UI:                  UIConfig{Enabled: true},
 	}
 }
 

@@ -46,6 +46,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, 10*time.Second, cfg.HTTP.ReadHeaderTimeout)
 	assert.Equal(t, 30*time.Second, cfg.HTTP.ReadTimeout)
 	assert.Equal(t, 30*time.Second, cfg.QueryTimeout)
+	assert.True(t, cfg.UI.Enabled)
 }
 
 func TestConfig(t *testing.T) {
@@ -64,6 +65,7 @@ func TestConfig(t *testing.T) {
 	assert.Equal(t, 1, cfg.MaxStreamsPerClient)
 	assert.Equal(t, 7, cfg.MaxConnections)
 	assert.Equal(t, 5*time.Second, cfg.QueryTimeout)
+	assert.False(t, cfg.UI.Enabled)
 }
 
 func TestInvalidConfig(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+	"github.com/orb8/orb8/extension/orb8queryextension/internal/ui"
 	"github.com/orb8/orb8/extension/orb8storageextension"
 )
 
@@ -62,6 +63,12 @@ func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return err
 	}
+	var page http.Handler
+	if e.config.UI.Enabled {
+		if page, err = ui.Handler(); err != nil {
+			return err
+		}
+	}
 	handler := newHandler(&service{
 		store:        store,
 		version:      e.settings.BuildInfo.Version,
@@ -69,7 +76,7 @@ func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
 		queryTimeout: e.config.QueryTimeout,
 		queries:      newQueryGate(e.config.MaxQueries, e.config.MaxQueuedQueries),
 		streams:      newStreamGate(e.config.MaxStreams, e.config.MaxStreamsPerClient),
-	}, int(e.config.HTTP.MaxRequestBodySize))
+	}, int(e.config.HTTP.MaxRequestBodySize), page)
 	server, err := e.config.HTTP.ToServer(ctx, host.GetExtensions(), e.settings.TelemetrySettings, handler)
 	if err != nil {
 		return fmt.Errorf("cannot configure the server: %w", err)
@@ -129,8 +136,8 @@ func (e *queryExtension) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// newHandler serves the service, its health and its reflection.
-func newHandler(s *service, maxRequestBytes int) http.Handler {
+// newHandler serves the service, its health, its reflection and the web page, unless that is nil.
+func newHandler(s *service, maxRequestBytes int, page http.Handler) http.Handler {
 	options := []connect.HandlerOption{
 		connect.WithReadMaxBytes(maxRequestBytes),
 		connect.WithCompressMinBytes(compressMinBytes),
@@ -141,5 +148,8 @@ func newHandler(s *service, maxRequestBytes int) http.Handler {
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
 	mux.Handle(grpchealth.NewHandler(&health{store: s.store}, options...))
+	if page != nil {
+		mux.Handle("/", page)
+	}
 	return withoutEnd(orb8v1connect.OrbitServiceStreamEventsProcedure, stall, ending(mux))
 }

@@ -104,6 +104,12 @@ type server struct {
 // serve starts the extension on a free port of the loopback interface.
 func serve(t *testing.T, store component.Component, change func(*Config)) *server {
 	t.Helper()
+	return serveWith(t, store, host{}, change)
+}
+
+// serveWith is serve with other extensions beside it.
+func serveWith(t *testing.T, store component.Component, others host, change func(*Config)) *server {
+	t.Helper()
 	cfg := createDefaultConfig().(*Config)
 	cfg.HTTP.NetAddr.Endpoint = "127.0.0.1:0"
 	if change != nil {
@@ -115,7 +121,8 @@ func serve(t *testing.T, store component.Component, change func(*Config)) *serve
 	set.BuildInfo.Version = "1.2.3"
 	created, err := NewFactory().Create(t.Context(), set, cfg)
 	require.NoError(t, err)
-	require.NoError(t, created.Start(t.Context(), host{cfg.Storage: store}))
+	others[cfg.Storage] = store
+	require.NoError(t, created.Start(t.Context(), others))
 	s := &server{extension: created}
 	t.Cleanup(func() { s.stop(t) })
 	said := logs.FilterMessage("Answering queries").All()

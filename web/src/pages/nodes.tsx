@@ -1,0 +1,138 @@
+import type { ComponentChildren } from 'preact'
+import { call, num, seconds } from '../api'
+import { useAnswer } from '../ask'
+import { age, bytes, count, instant, percent, when } from '../format'
+import type { LossJson, NodeStatusJson, ProbeCostJson, StoreStatusJson } from '../gen/orb8/v1/orb8_pb'
+import { Empty, Failure } from '../notices'
+import { useRange } from '../range'
+import { type Column, Table } from '../table'
+import { follow, linkTo } from '../url'
+
+export function NodesPage() {
+  const range = useRange()
+  const answer = useAnswer('status', range.until.getTime(), (signal) => call('GetStatus', {}, signal))
+  const nodes = answer.data?.nodes ?? []
+  const missing = nodes.filter((n) => n.missing).length
+  return (
+    <>
+      <Failure error={answer.error} />
+      {missing > 0 && (
+        <div class="notice warning" role="status">
+          <span aria-hidden="true">▲</span> <p>{missing} of {nodes.length} nodes {missing === 1 ? 'has' : 'have'} not reported for three intervals.</p>
+        </div>
+      )}
+      {answer.data && (nodes.length === 0
+        ? <Empty what="nodes" />
+        : <Table label="Nodes" columns={columns} rows={nodes} id={(n) => n.node ?? ''} details={(n) => <Details node={n} />} />)}
+      {answer.data && <Store store={answer.data.store ?? {}} version={answer.data.version ?? ''} />}
+      {answer.loading && !answer.data && <p class="loading">Asking…</p>}
+    </>
+  )
+}
+
+const ago = (iso: string | undefined) => (iso ? `${age((Date.now() - Date.parse(iso)) / 1000)} ago` : '-')
+
+function lossOf(...all: (LossJson | undefined)[]): string {
+  const sum = (of: (l: LossJson) => string | undefined) => all.reduce((n, l) => n + num(l && of(l)), 0)
+  return [
+    sum((l) => l.packets) > 0 && `${count(sum((l) => l.packets))} packets`,
+    sum((l) => l.calls) > 0 && `${count(sum((l) => l.calls))} calls`,
+    sum((l) => l.events) > 0 && `${count(sum((l) => l.events))} events`,
+  ].filter(Boolean).join(', ')
+}
+
+function unavailable(n: NodeStatusJson): [string, string][] {
+  return Object.entries({ ...n.network?.unavailable, ...n.syscalls?.unavailable })
+}
+
+const columns: Column<NodeStatusJson>[] = [
+  { key: 'node', title: 'Node', cell: (n) => n.node },
+  {
+    key: 'seen', title: 'Seen',
+    cell: (n) => <span class={n.missing ? 'bad' : undefined} title={n.lastSeen}>{n.missing ? '✕ ' : '✓ '}{ago(n.lastSeen)}</span>,
+  },
+  { key: 'packets', title: 'Packets/s', right: true, cell: (n) => (n.network ? count(n.network.packetsPerSecond as number ?? 0) : '–') },
+  { key: 'bytes', title: 'Bytes/s', right: true, cell: (n) => (n.network ? bytes(n.network.bytesPerSecond as number ?? 0) : '–') },
+  { key: 'calls', title: 'Calls/s', right: true, wide: true, cell: (n) => (n.syscalls ? count(n.syscalls.callsPerSecond as number ?? 0) : '–') },
+  { key: 'flows', title: 'Live flows', right: true, wide: true, cell: (n) => (n.network ? count(num(n.network.liveFlows)) : '–') },
+  { key: 'lost', title: 'Lost since start', cell: (n) => {
+    const lost = lossOf(n.network?.lost, n.syscalls?.lost)
+    return <span class={lost ? 'warning' : undefined}>{lost ? `▲ ${lost}` : 'nothing'}</span>
+  } },
+  { key: 'version', title: 'Agent', wide: true, cell: (n) => n.version },
+  { key: 'missing', title: 'Features', cell: (n) => {
+    const missing = unavailable(n).length
+    return missing > 0 ? <span class="warning">▲ {missing} unavailable</span> : 'all'
+  } },
+]
+
+function Details({ node: n }: { node: NodeStatusJson }) {
+  const { network, syscalls } = n
+  const missing = unavailable(n)
+  return (
+    <div class="cards">
+      <Card title="Agent" rows={[
+        ['Version', n.version], ['Kernel', n.kernel], ['Started', `${when(n.started)} (${ago(n.started)})`], ['Last seen', instant(n.lastSeen)],
+      ]}>
+        <p class="actions"><a class="button" href={linkTo('flows', { node: n.node ?? '' })} onClick={follow}>Flows it saw</a></p>
+      </Card>
+      {network && (
+        <Card title="Network" rows={[
+          ['Attached', `${network.attachMode ?? ''}, ${network.attachPoints ?? 0} hooks`],
+          ['Counted', `${count(num(network.packets))} packets, ${bytes(num(network.bytes))}`],
+          ['Lost', lossOf(network.lost) || 'nothing'], ['Not parsed', `${count(num(network.unparsedPackets))} packets`],
+          ['Flow table', `${count(num(network.flowTableEntries))} of ${count(num(network.flowTableSize))}`],
+          ['Ring buffer', `${percent(network.ringBufferUtilization as number ?? 0)} of ${bytes(num(network.ringBufferBytes))}`],
+        ]} />
+      )}
+      {network?.drops && network.drops.length > 0 && (
+        <Card title="Dropped by the kernel" rows={network.drops.slice(0, 8).map((d) => [d.reason ?? '', `${count(num(d.packets))} packets`])} />
+      )}
+      {syscalls && (
+        <Card title="System calls" rows={[
+          ['Counted', count(num(syscalls.calls))], ['Lost', lossOf(syscalls.lost) || 'nothing'], ['Cgroups', count(num(syscalls.cgroups))],
+          ['Latency', syscalls.latency ? 'measured' : 'not measured'],
+          ['Ring buffer', `${percent(syscalls.ringBufferUtilization as number ?? 0)} of ${bytes(num(syscalls.ringBufferBytes))}`],
+        ]} />
+      )}
+      <Probes all={[...(network?.probes ?? []), ...(syscalls?.probes ?? [])]} />
+      {missing.length > 0 && <Card title="Unavailable" rows={missing} />}
+    </div>
+  )
+}
+
+function Probes({ all }: { all: ProbeCostJson[] }) {
+  const ran = all.filter((p) => num(p.runs) > 0)
+  if (ran.length === 0) return null
+  return <Card title="Cost of probes" rows={ran.map((p) => [p.program ?? '', `${Math.round((seconds(p.runTime) / num(p.runs)) * 1e9)} ns a run, ${count(num(p.runs))} runs`])} />
+}
+
+function Store({ store, version }: { store: StoreStatusJson; version: string }) {
+  return (
+    <section class="cards store">
+      <Card title="Collector" rows={[
+        ['Version', version], ['Store', store.backend], ['Records', count(num(store.records))],
+        ['Size', num(store.maxBytes) > 0 ? `${bytes(num(store.bytes))} of ${bytes(num(store.maxBytes))}` : bytes(num(store.bytes))],
+        ['Oldest', store.oldest && `${when(store.oldest)} (${ago(store.oldest)})`],
+        ['Dropped early', num(store.evictedRecords) > 0 ? `${count(num(store.evictedRecords))} records` : 'nothing'],
+        ['Subscribers', `${store.subscribers ?? 0}, who lost ${count(num(store.subscriberDrops))} events`],
+      ]} />
+    </section>
+  )
+}
+
+interface CardProps {
+  title: string
+  rows: [string, string | undefined][]
+  children?: ComponentChildren
+}
+
+export function Card({ title, rows, children }: CardProps) {
+  return (
+    <section>
+      <h3>{title}</h3>
+      <dl>{rows.filter(([, v]) => v).map(([k, v]) => <div key={k}><dt>{k}</dt><dd>{v}</dd></div>)}</dl>
+      {children}
+    </section>
+  )
+}
