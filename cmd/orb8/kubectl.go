@@ -91,10 +91,15 @@ func (k *kubeOptions) agentOf(ctx context.Context, node string) (string, error) 
 	}
 	pod, _, _ := strings.Cut(stdout.String(), "\n")
 	if pod == "" {
-		return "", fmt.Errorf("no agent runs on node %s", node)
+		return "", noAgentError{node}
 	}
 	return pod, nil
 }
+
+// noAgentError is that a node has no agent.
+type noAgentError struct{ node string }
+
+func (e noAgentError) Error() string { return "no agent runs on node " + e.node }
 
 // forward is a port of a pod at an address of this host.
 type forward struct {
@@ -179,7 +184,7 @@ func startChild(cmd *exec.Cmd) (*child, error) {
 		close(c.done)
 	}()
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("cannot start kubectl: %w", err)
+		return nil, fmt.Errorf("cannot start %s: %w", filepath.Base(cmd.Path), err)
 	}
 	return c, nil
 }

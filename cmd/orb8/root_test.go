@@ -38,6 +38,9 @@ func TestReferenceIsComplete(t *testing.T) {
 	require.NoError(t, err)
 	var visit func(*cobra.Command)
 	visit = func(cmd *cobra.Command) {
+		if cmd.Hidden {
+			return // it is not for users
+		}
 		if cmd.Runnable() && !cmd.HasSubCommands() {
 			assert.True(t, bytes.Contains(reference, []byte("`"+cmd.CommandPath())), cmd.CommandPath())
 		}

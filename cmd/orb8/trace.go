@@ -49,11 +49,15 @@ Filter flags are those of "orb8 flows".`,
 	complete(cmd, "kind", names)
 	filter := addFlowFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
+	node := addTraceNodeFlags(cmd, networkReceiver)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if len(kinds) == 0 {
 			kinds = packetKinds()
 		}
 		if err := filter.check(); err != nil {
+			return err
+		}
+		if err := node.connectTo(cmd.Context(), a, filter.allow.flow.Nodes); err != nil {
 			return err
 		}
 		return a.stream(cmd, &orb8v1.StreamEventsRequest{

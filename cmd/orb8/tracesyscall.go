@@ -31,8 +31,12 @@ Filter flags are those of "orb8 syscalls".`,
 	cmd.Flags().SortFlags = false
 	filter := addCallFilters(cmd, a)
 	addOutputFlag(cmd, &output, rowOutputs())
+	node := addTraceNodeFlags(cmd, syscallReceiver)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := filter.check(); err != nil {
+			return err
+		}
+		if err := node.connectTo(cmd.Context(), a, filter.allow.flow.Nodes); err != nil {
 			return err
 		}
 		return a.stream(cmd, &orb8v1.StreamEventsRequest{

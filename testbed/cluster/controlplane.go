@@ -123,6 +123,11 @@ func (p *ControlPlane) Client() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
+// KubectlPath returns the path of kubectl, for programs that look for one.
+func (p *ControlPlane) KubectlPath() (string, error) {
+	return p.cache.program(kubernetesModule, "kubectl")
+}
+
 // Kubectl returns a command line of kubectl as the administrator, to be run.
 func (p *ControlPlane) Kubectl(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	kubectl, err := p.cache.program(kubernetesModule, "kubectl")

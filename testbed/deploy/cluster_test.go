@@ -69,7 +69,7 @@ func TestOnACluster(t *testing.T) {
 		name string
 		test func(*testing.T, *cluster.Cluster)
 	}{
-		{"base", testBase}, {"gateway away", testGatewayAway}, {"tls", testTLS}, {"minimal", testMinimal},
+		{"trace without agents", testTrace}, {"base", testBase}, {"gateway away", testGatewayAway}, {"tls", testTLS}, {"minimal", testMinimal},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Cleanup(func() {
