@@ -72,7 +72,38 @@ func addGPUFilters(cmd *cobra.Command, a *app) *filters {
 	f.addNode("of this `NODE`")
 	addList(f, "device", "", "with this `UUID`, or one that begins so; a GPU stands for its MIG instances too",
 		func(c *choice) *[]string { return &c.devices }, parseName)
+	f.completeGPUs()
 	return f.filters
+}
+
+// completeGPUs makes the shell offer the devices of the last hour, and who had them.
+func (f *filterFlags) completeGPUs() {
+	for flag, nameOf := range map[string]func(*orb8v1.GpuSeries) []string{
+		"device":    func(s *orb8v1.GpuSeries) []string { return []string{s.GetDevice().GetId()} },
+		"namespace": func(s *orb8v1.GpuSeries) []string { return []string{s.GetContainer().GetNamespace()} },
+		"container": func(s *orb8v1.GpuSeries) []string { return []string{s.GetContainer().GetName()} },
+		"pod": func(s *orb8v1.GpuSeries) []string {
+			c := s.GetContainer()
+			return []string{c.GetPod(), c.GetNamespace() + "/" + c.GetPod()}
+		},
+	} {
+		f.completeNames(flag, func(ctx context.Context, _ string) []string {
+			reply, err := call(ctx, f.app, orb8v1connect.OrbitServiceClient.QueryGpu, &orb8v1.QueryGpuRequest{
+				Since: timestamppb.New(f.app.now().Add(-completionAge)),
+				Allow: []*orb8v1.GpuFilter{{Metrics: []string{gpu.MetricAllocation, gpu.MetricUtilization, gpu.MetricMemoryUsage}}},
+			})
+			if err != nil {
+				return nil
+			}
+			var names []string
+			for _, s := range reply.GetSeries() {
+				names = append(names, nameOf(s)...)
+			}
+			slices.Sort(names)
+			names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" || name == "/" })
+			return names[:min(len(names), completionNames)]
+		})
+	}
 }
 
 func (c *choice) gpus() []*orb8v1.GpuFilter {

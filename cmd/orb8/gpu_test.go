@@ -273,3 +273,27 @@ func TestGPURefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestGPUCompletion(t *testing.T) {
+	collector := &fakeGPUs{gpu: gpuReply(cannedGPUs())}
+	agent := collector.serve(t)
+	for typed, want := range map[string][]string{
+		"--device GPU-5":         {card(0).GetId(), card(1).GetId(), card(2).GetId()},
+		"--device MIG-7,MIG-":    {"MIG-7,MIG-00000003-0000-4000-8000-000000000000", "MIG-7,MIG-00000007-0000-4000-8000-000000000000"},
+		"--pod ml/t":             {"ml/train-0", "ml/tune-0"},
+		"--pod in":               {"infer-6c9f8b7d5-x2x9k"},
+		"--namespace m":          {"ml"},
+		"--not --container mai":  {"main"},
+		"--pod train-0 --pod tu": {"tune-0"},
+	} {
+		t.Run(typed, func(t *testing.T) {
+			got := orb8(t, agent, append([]string{"__complete", "gpu"}, strings.Fields(typed)...)...)
+			require.Zero(t, got.code, got.stderr)
+			lines := strings.Split(strings.TrimSpace(got.stdout), "\n")
+			assert.Equal(t, want, lines[:len(lines)-1])
+		})
+	}
+	down := orb8(t, "127.0.0.1:1", "__complete", "gpu", "--device", "")
+	assert.Zero(t, down.code)
+	assert.Equal(t, ":4\n", down.stdout)
+}

@@ -139,6 +139,33 @@ func TestScrapesThatComeAgainAreStoredOnce(t *testing.T) {
 	assert.EqualValues(t, 2*2*metricsOfACard, s.Status().Store.Records)
 }
 
+func TestAQueryMayRunWhileSamplesAreWritten(t *testing.T) {
+	s, _ := newTestStore(MinBytes)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 300 {
+			_, err := s.WriteGPU(context.Background(), scrape(8, i))
+			assert.NoError(t, err)
+		}
+	}()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		for _, series := range queryGPU(t, s, storage.GPUQuery{}).Series {
+			p := series.Points[0]
+			if series.Metric == gpu.MetricAllocation {
+				require.Equal(t, [2]float64{1, 1}, [2]float64{p.Min, p.Max})
+			} else if !series.Counter {
+				require.LessOrEqual(t, p.Max-p.Min, 299., "%v", p)
+			}
+		}
+	}
+}
+
 // What 8 GPUs tell in an hour, every 10 s: the power of one pod's card, a point a minute.
 func BenchmarkQueryGPUHour(b *testing.B) {
 	for _, where := range []string{"memory", "blocks"} {
