@@ -96,7 +96,7 @@ func nanos(t time.Time) int64 {
 
 // Add adds a sample.
 func (t *Timelines) Add(s *gpu.Sample) {
-	if at := s.Time.UnixNano(); t.Wants(&s.Series, at) {
+	if at := s.Time.UnixNano(); t.Covers(at, s.Counter) && t.Wants(&s.Series) {
 		t.Line(s.Series).Add(at, startOf(s), s.Value)
 	}
 }
@@ -109,10 +109,14 @@ func startOf(s *gpu.Sample) int64 {
 	return s.Start.UnixNano()
 }
 
-// Wants tells whether a sample of an instant may be a part of the answer. Whose it is does not matter: the identity need not be there.
-func (t *Timelines) Wants(series *gpu.Series, at int64) bool {
-	return at < t.until && (at >= t.since || series.Counter) &&
-		(series.Metric == gpu.MetricAllocation || t.query.Selection.mayMatch(series))
+// Covers tells whether the answer may need a sample of that time.
+func (t *Timelines) Covers(at int64, counter bool) bool {
+	return at < t.until && (at >= t.since || counter)
+}
+
+// Wants tells whether the answer may need samples of a series. Whose it is does not matter: the identity need not be there.
+func (t *Timelines) Wants(series *gpu.Series) bool {
+	return series.Metric == gpu.MetricAllocation || t.query.Selection.mayMatch(series)
 }
 
 // Line returns where the samples of a series go.
@@ -141,7 +145,7 @@ type Line struct {
 	allocation bool
 }
 
-// Add adds a sample that is wanted: times are in nanoseconds since the epoch, a start of 0 is not known.
+// Add adds a sample of a time that the answer covers: times are in nanoseconds since the epoch, a start of 0 is not known.
 func (l *Line) Add(at, start int64, value float64) {
 	if l.allocation && value > 0 {
 		id := l.series.Device.ID

@@ -125,21 +125,25 @@ func (v *gpuView) sample(i int) gpu.Sample {
 
 // addTo adds the samples of a range.
 func (v *gpuView) addTo(lines *storage.Timelines, since, until int64) {
-	all := make([]*storage.Line, len(v.series))
+	type line struct {
+		*storage.Line
+		refused bool
+	}
+	all := make([]line, len(v.series))
 	for i, of := range v.of {
-		at := v.times[i]
-		if at < since || at >= until {
+		at, to := v.times[i], &all[of]
+		if to.refused || at < since || at >= until || !lines.Covers(at, v.series[of].counter) {
 			continue
 		}
-		if all[of] == nil {
+		if to.Line == nil {
 			series := v.decode(&v.series[of])
-			if !lines.Wants(&series, at) {
+			if to.refused = !lines.Wants(&series); to.refused {
 				continue
 			}
 			series.Identity = v.identities[v.series[of].identity]
-			all[of] = lines.Line(series)
+			to.Line = lines.Line(series)
 		}
-		all[of].Add(at, v.series[of].start, v.values[i])
+		to.Add(at, v.series[of].start, v.values[i])
 	}
 }
 
