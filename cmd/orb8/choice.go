@@ -99,6 +99,7 @@ func (f *filterFlags) addFlow() {
 		func(c *choice) *[]string { return &c.flow.Protocols }, parseProtocol)
 	addList(f, "direction", "", "of this `DIRECTION`: ingress, egress or transit",
 		func(c *choice) *[]orb8v1.Direction { return &c.flow.Directions }, parseDirection)
+	f.addCgroup(either)
 	f.addNode("that this `NODE` saw")
 	complete(f.cmd, "protocol", protocolNames())
 	complete(f.cmd, "direction", []string{"ingress", "egress", "transit"})
@@ -162,12 +163,12 @@ func (f *filterFlags) addNode(usage string) {
 // addCaller adds the flags that choose by who makes system calls.
 func (f *filterFlags) addCaller() {
 	f.addPods("")
-	f.addCgroup()
+	f.addCgroup("")
 	f.addNode("on this `NODE`")
 }
 
-func (f *filterFlags) addCgroup() {
-	addList(f, "cgroup", "", "of this cgroup and those below it, by its `PATH`: /system.slice/nginx.service",
+func (f *filterFlags) addCgroup(where string) {
+	addList(f, "cgroup", "", "of this cgroup and those below it, by its `PATH`, such as /system.slice/nginx.service"+where,
 		func(c *choice) *[]string { return &c.cgroups }, parseCgroup)
 }
 
@@ -191,7 +192,7 @@ func (f *filterFlags) addAnomaly() {
 // match.
 func (c *choice) flows() []*orb8v1.FlowFilter {
 	base := proto.CloneOf(&c.flow)
-	base.Names = c.names
+	base.Names, base.Cgroups = c.names, c.cgroups
 	return c.withEnds(base)
 }
 
@@ -223,7 +224,9 @@ func orNone(filters []*orb8v1.EndpointFilter) []*orb8v1.EndpointFilter {
 }
 
 func (c *choice) lookups() []*orb8v1.DnsFilter {
-	flows := c.withEnds(proto.CloneOf(&c.flow))
+	base := proto.CloneOf(&c.flow)
+	base.Cgroups = c.cgroups
+	flows := c.withEnds(base)
 	if len(flows) == 0 {
 		if len(c.names)+len(c.types)+len(c.rcodes) == 0 {
 			return nil

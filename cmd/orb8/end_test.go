@@ -96,6 +96,17 @@ func TestEndsOfOneFlagAreAlternatives(t *testing.T) {
 	}
 }
 
+func TestCgroupOfFlowsAndLookups(t *testing.T) {
+	want := &orb8v1.FlowFilter{Cgroups: []string{"/system.slice/nginx.service"}, Ports: []uint32{53}}
+	got, err := parseFilter("--cgroup", "/system.slice/nginx.service", "--port", "53")
+	require.NoError(t, err)
+	require.Len(t, got, 1)
+	assert.True(t, proto.Equal(want, got[0]), "got %v", got[0])
+	lookups := (&choice{flow: orb8v1.FlowFilter{Ports: []uint32{53}}, cgroups: want.Cgroups}).lookups()
+	require.Len(t, lookups, 1)
+	assert.True(t, proto.Equal(want, lookups[0].GetFlow()), "got %v", lookups[0])
+}
+
 // TestPortsOfEndsStayTheirs holds that the port of one value says nothing of another one.
 func TestPortsOfEndsStayTheirs(t *testing.T) {
 	got, err := parseFilter("--to", "svc/a:80,svc/b,svc/c:80")

@@ -22,9 +22,9 @@ type recordSignal struct {
 }
 
 func signals() []recordSignal {
-	everywhere := []string{"not", "pod", "namespace", "workload", "label", "container", "node"}
+	everywhere := []string{"not", "pod", "namespace", "workload", "label", "container", "cgroup", "node"}
 	ends := append(slices.Clone(everywhere), "from", "to", "service", "ip", "port", "protocol", "direction", "name")
-	calls := append(slices.Clone(everywhere), "cgroup", "syscall")
+	calls := append(slices.Clone(everywhere), "syscall")
 	ofCaller := []string{"pod", "namespace", "container", "cgroup", "node", "syscall"}
 	return []recordSignal{
 		{
@@ -55,7 +55,7 @@ func signals() []recordSignal {
 func ofEnds(ends ...string) []string {
 	var all []string
 	for _, end := range ends {
-		for _, what := range []string{"pod", "namespace", "workload", "service", "container", "node", "address", "port", "name", "process"} {
+		for _, what := range []string{"pod", "namespace", "workload", "service", "container", "node", "address", "port", "name", "process", "cgroup"} {
 			if end != "source" && end != "destination" && (what == "node" || what == "port") {
 				continue // a lookup has one node, and its ports say nothing
 			}
@@ -85,7 +85,6 @@ func addSignalFilters(cmd *cobra.Command, a *app) *filters {
 	f.addFlowName()
 	f.addOutcome()
 	f.addLookupResult()
-	f.addCgroup()
 	f.addSyscall()
 	f.addAnomaly()
 	return f.filters

@@ -62,11 +62,13 @@ type endFields interface {
 	GetServices() []string
 	GetNames() []string
 	GetLabels() []string
+	GetCgroups() []string
 }
 
 func endValues(f endFields) int {
 	return len(f.GetPods()) + len(f.GetNamespaces()) + len(f.GetContainers()) + len(f.GetIps()) + len(f.GetPorts()) +
-		len(f.GetWorkloads()) + len(f.GetServices()) + len(f.GetNames()) + labelValues(f.GetLabels())
+		len(f.GetWorkloads()) + len(f.GetServices()) + len(f.GetNames()) + labelValues(f.GetLabels()) +
+		len(f.GetCgroups())
 }
 
 // labelValues counts what selectors compare with, which is no more than the commas tell.
@@ -85,7 +87,7 @@ func filterValues(f *orb8v1.FlowFilter) int {
 
 func parseEnd(f endFields) (storage.EndFilter, error) {
 	var out storage.EndFilter
-	var errs [9]error
+	var errs [10]error
 	out.Pods, errs[0] = parseAll("pods", f.GetPods(), parseQualified("pod"))
 	out.Namespaces, errs[1] = parseAll("namespaces", f.GetNamespaces(), parseName)
 	out.Containers, errs[2] = parseAll("containers", f.GetContainers(), parseName)
@@ -95,6 +97,7 @@ func parseEnd(f endFields) (storage.EndFilter, error) {
 	out.Services, errs[6] = parseAll("services", f.GetServices(), parseQualified("Service"))
 	out.Names, errs[7] = parseAll("names", f.GetNames(), parseNamePattern)
 	out.Labels, errs[8] = parseAll("labels", f.GetLabels(), storage.ParseLabelSelector)
+	out.Cgroups, errs[9] = parseAll("cgroups", f.GetCgroups(), parseCgroup)
 	return out, cmp.Or(errs[:]...)
 }
 
@@ -106,6 +109,7 @@ func parseFilter(f *orb8v1.FlowFilter) (storage.Filter, error) {
 	out := storage.Filter{
 		Pods: either.Pods, Namespaces: either.Namespaces, Containers: either.Containers, Prefixes: either.Prefixes, Ports: either.Ports,
 		Workloads: either.Workloads, Services: either.Services, Names: either.Names, Labels: either.Labels,
+		Cgroups: either.Cgroups,
 	}
 	if out.Source, err = parseEnd(f.GetSource()); err != nil {
 		return storage.Filter{}, fmt.Errorf("source: %w", err)

@@ -33,11 +33,12 @@ func TestParseQuery(t *testing.T) {
 			Names:      []string{"*.Example.com.", "***"},
 			Labels:     []string{"app=web"},
 			Nodes:      []string{"node-a"},
+			Cgroups:    []string{"/system.slice/"},
 			Source: &orb8v1.EndpointFilter{
 				Pods: []string{"a/b"}, Namespaces: []string{"c"}, Containers: []string{"d"}, Ips: []string{"10.0.0.9"}, Ports: []uint32{1},
 			},
 			Destination: &orb8v1.EndpointFilter{
-				Workloads: []string{"e"}, Services: []string{"f/g"}, Names: []string{"h"}, Labels: []string{"i,!j"},
+				Workloads: []string{"e"}, Services: []string{"f/g"}, Names: []string{"h"}, Labels: []string{"i,!j"}, Cgroups: []string{"/k"},
 			},
 		}},
 		Deny:  []*orb8v1.FlowFilter{{Protocols: []string{"icmp"}}, {}},
@@ -65,13 +66,14 @@ func TestParseQuery(t *testing.T) {
 				Names:      []string{"*.example.com", "*"},
 				Labels:     []storage.LabelSelector{labels(t, "app=web")},
 				Nodes:      []string{"node-a"},
+				Cgroups:    []string{"/system.slice"},
 				Source: storage.EndFilter{
 					Pods: []string{"a/b"}, Namespaces: []string{"c"}, Containers: []string{"d"},
 					Prefixes: []netip.Prefix{prefix("10.0.0.9/32")}, Ports: []uint16{1},
 				},
 				Destination: storage.EndFilter{
 					Workloads: []string{"e"}, Services: []string{"f/g"}, Names: []string{"h"},
-					Labels: []storage.LabelSelector{labels(t, "i,!j")},
+					Labels: []storage.LabelSelector{labels(t, "i,!j")}, Cgroups: []string{"/k"},
 				},
 			}},
 			Deny: []storage.Filter{{Transports: []flow.Transport{flow.ICMP, flow.ICMPv6}}, {}},
@@ -131,6 +133,7 @@ func TestInvalidQuery(t *testing.T) {
 		{"service", allow(&orb8v1.FlowFilter{Services: []string{"a/"}}), `allow[1]: services[0]: "a/" is not a Service`},
 		{"name", allow(&orb8v1.FlowFilter{Names: []string{""}}), "allow[1]: names[0]: must not be empty"},
 		{"long name", allow(&orb8v1.FlowFilter{Names: []string{strings.Repeat("*a", 300)}}), "allow[1]: names[0]: a pattern of 600 letters is longer than any name"},
+		{"cgroups", allow(&orb8v1.FlowFilter{Cgroups: []string{"nginx"}}), `allow[1]: cgroups[0]: "nginx" is not the path of a cgroup; `},
 		{"labels", allow(&orb8v1.FlowFilter{Labels: []string{"a b"}}), `allow[1]: labels[0]: "a b" is no label selector: `},
 		{"node", allow(&orb8v1.FlowFilter{Nodes: []string{""}}), "allow[1]: nodes[0]: must not be empty"},
 		{"source", allow(&orb8v1.FlowFilter{Source: &orb8v1.EndpointFilter{Ports: []uint32{1 << 16}}}), "allow[1]: source: ports[0]: 65536 is not a port"},

@@ -147,6 +147,7 @@ var endDimensions = map[string]func(*flow.Endpoint) string{
 	"service":   func(e *flow.Endpoint) string { return qualified(&e.Identity, e.Identity.Service) },
 	"container": func(e *flow.Endpoint) string { return e.Identity.Container },
 	"name":      func(e *flow.Endpoint) string { return e.Name },
+	"cgroup":    func(e *flow.Endpoint) string { return e.Identity.Cgroup },
 	"process":   func(e *flow.Endpoint) string { return e.Identity.Process },
 }
 

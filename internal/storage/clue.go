@@ -32,13 +32,14 @@ func (f *Filter) clue() (Clue, bool) {
 	ends := []EndFilter{
 		{
 			Pods: f.Pods, Namespaces: f.Namespaces, Containers: f.Containers, Prefixes: f.Prefixes, Workloads: f.Workloads,
-			Services: f.Services, Labels: f.Labels,
+			Services: f.Services, Labels: f.Labels, Cgroups: f.Cgroups,
 		},
 		f.Source, f.Destination,
 	}
 	for _, by := range []func(*EndFilter) (Clue, bool){
 		func(e *EndFilter) (Clue, bool) { return identityClue(e.Containers, isContainerEnd) },
 		func(e *EndFilter) (Clue, bool) { return identityClue(e.Pods, isPod) },
+		func(e *EndFilter) (Clue, bool) { return identityClue(e.Cgroups, isInCgroup) },
 		func(e *EndFilter) (Clue, bool) { return identityClue(e.Services, isService) },
 		func(e *EndFilter) (Clue, bool) { return identityClue(e.Workloads, isWorkload) },
 		func(e *EndFilter) (Clue, bool) {

@@ -94,6 +94,7 @@ type Filter struct {
 	Services   []string
 	Names      []string
 	Labels     []LabelSelector
+	Cgroups    []string
 	// Source and Destination are of that end alone.
 	Source, Destination EndFilter
 
@@ -120,6 +121,8 @@ type EndFilter struct {
 	Names []string
 	// Labels are of pods.
 	Labels []LabelSelector
+	// Cgroups are paths: each stands for that cgroup and all below it.
+	Cgroups []string
 }
 
 func (f *Filter) match(v view) bool {
@@ -131,25 +134,28 @@ func (f *Filter) match(v view) bool {
 	return matchEnd(f.Ports, &e, isPort) && matchEnd(f.Prefixes, &e, isIn) && matchEnd(f.Namespaces, &e, isOfNamespace) &&
 		matchEnd(f.Pods, &e, isPod) && matchEnd(f.Containers, &e, isContainerEnd) && matchEnd(f.Workloads, &e, isWorkload) &&
 		matchEnd(f.Services, &e, isService) && matchEnd(f.Names, &e, isLookedUp) && matchEnd(f.Labels, &e, hasLabels) &&
+		matchEnd(f.Cgroups, &e, isInCgroup) &&
 		(f.Source.Empty() || f.Source.match(v.source())) && (f.Destination.Empty() || f.Destination.match(v.destination()))
 }
 
 // Empty is true when the filter matches every end.
 func (f *EndFilter) Empty() bool {
 	return len(f.Pods)|len(f.Namespaces)|len(f.Containers)|len(f.Prefixes)|len(f.Ports)|
-		len(f.Workloads)|len(f.Services)|len(f.Names)|len(f.Labels) == 0
+		len(f.Workloads)|len(f.Services)|len(f.Names)|len(f.Labels)|len(f.Cgroups) == 0
 }
 
 func (f *EndFilter) match(e end) bool {
 	return matchEnd(f.Ports, &e, isPort) && matchEnd(f.Prefixes, &e, isIn) && matchEnd(f.Namespaces, &e, isOfNamespace) &&
 		matchEnd(f.Pods, &e, isPod) && matchEnd(f.Containers, &e, isContainerEnd) && matchEnd(f.Workloads, &e, isWorkload) &&
-		matchEnd(f.Services, &e, isService) && matchEnd(f.Names, &e, isLookedUp) && matchEnd(f.Labels, &e, hasLabels)
+		matchEnd(f.Services, &e, isService) && matchEnd(f.Names, &e, isLookedUp) && matchEnd(f.Labels, &e, hasLabels) &&
+		matchEnd(f.Cgroups, &e, isInCgroup)
 }
 
 func isPort(port uint16, e *flow.Endpoint) bool        { return e.Addr.Port() == port }
 func isIn(p netip.Prefix, e *flow.Endpoint) bool       { return p.Contains(e.Addr.Addr()) }
 func isOfNamespace(ns string, e *flow.Endpoint) bool   { return e.Identity.Namespace == ns }
 func isContainerEnd(c string, e *flow.Endpoint) bool   { return isContainer(c, &e.Identity) }
+func isInCgroup(path string, e *flow.Endpoint) bool    { return isBelow(path, e.Identity.Cgroup) }
 func hasLabels(s LabelSelector, e *flow.Endpoint) bool { return s.Match(&e.Identity) }
 func isPod(name string, e *flow.Endpoint) bool {
 	return isNamed(name, e.Identity.Namespace, e.Identity.Pod)

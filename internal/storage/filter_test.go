@@ -20,7 +20,7 @@ func tcp4() *flow.Record {
 		Transport: flow.TCP,
 		Source: flow.Endpoint{
 			Addr:     netip.MustParseAddrPort("10.244.0.4:41000"),
-			Identity: flow.Identity{Namespace: "shop", Pod: "web-0", Container: "nginx", ContainerID: containerID, Labels: "app=web,tier=front"},
+			Identity: flow.Identity{Namespace: "shop", Pod: "web-0", Container: "nginx", ContainerID: containerID, Labels: "app=web,tier=front", Cgroup: "/kubepods/pod1/c1"},
 		},
 		Destination: flow.Endpoint{
 			Addr: netip.MustParseAddrPort("192.0.2.7:443"), Name: "api.Example.com", Identity: flow.Identity{Namespace: "public", Service: "api"},
@@ -85,6 +85,9 @@ func TestFilterFields(t *testing.T) {
 		{"any DNS name", Filter{Names: []string{"*"}}, true, false},
 		{"label", Filter{Labels: []LabelSelector{selector("app=web")}}, true, false},
 		{"label that only an address lacks", Filter{Labels: []LabelSelector{selector("app!=web")}}, false, true},
+		{"cgroup", Filter{Cgroups: []string{"/kubepods/pod1"}}, true, false},
+		{"cgroup whose name begins the same", Filter{Cgroups: []string{"/kubepods/pod"}}, false, false},
+		{"cgroup of the other end", Filter{Destination: EndFilter{Cgroups: []string{"/kubepods"}}}, false, false},
 		{"node", Filter{Nodes: []string{"node-a"}}, true, false},
 		{"source", Filter{Source: EndFilter{Pods: []string{"web-0"}}}, true, false},
 		{"source that is the destination", Filter{Source: EndFilter{Pods: []string{"db-0"}}}, false, false},

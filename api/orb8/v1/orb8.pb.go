@@ -864,6 +864,7 @@ type FlowFilter struct {
 	Labels    []string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty"`
 	// Nodes that saw the flow, at either end.
 	Nodes         []string `protobuf:"bytes,15,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Cgroups       []string `protobuf:"bytes,16,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1003,6 +1004,13 @@ func (x *FlowFilter) GetNodes() []string {
 	return nil
 }
 
+func (x *FlowFilter) GetCgroups() []string {
+	if x != nil {
+		return x.Cgroups
+	}
+	return nil
+}
+
 // EndpointFilter matches one end of a flow when every field that is set matches it. Within a field any value may match.
 type EndpointFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1019,7 +1027,9 @@ type EndpointFilter struct {
 	// DNS names by which the address was looked up. "*" stands for any letters, dots included; case does not matter.
 	Names []string `protobuf:"bytes,8,rep,name=names,proto3" json:"names,omitempty"`
 	// Label selectors as kubectl takes them: "app=web,tier!=cache", "env in (a,b)". They match pods only.
-	Labels        []string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty"`
+	Labels []string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Paths of cgroups: a cgroup and all below it.
+	Cgroups       []string `protobuf:"bytes,10,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1113,6 +1123,13 @@ func (x *EndpointFilter) GetNames() []string {
 func (x *EndpointFilter) GetLabels() []string {
 	if x != nil {
 		return x.Labels
+	}
+	return nil
+}
+
+func (x *EndpointFilter) GetCgroups() []string {
+	if x != nil {
+		return x.Cgroups
 	}
 	return nil
 }
@@ -3561,7 +3578,7 @@ type AggregateRequest struct {
 	DenySyscalls  []*SyscallFilter `protobuf:"bytes,14,rep,name=deny_syscalls,json=denySyscalls,proto3" json:"deny_syscalls,omitempty"`
 	DenyAnomalies []*AnomalyFilter `protobuf:"bytes,15,rep,name=deny_anomalies,json=denyAnomalies,proto3" json:"deny_anomalies,omitempty"`
 	// Dimensions, in the order of AggregateGroup.by; none sums all into one group. Of flows: source.X and destination.X, where X is
-	// pod, namespace, workload, service, container, node, address, port, name or process; node, direction, transport, outcome. Of
+	// pod, namespace, workload, service, container, cgroup, node, address, port, name or process; node, direction, transport, outcome. Of
 	// DNS: client.X and server.X, node, name, type, rcode. Of system calls and anomalies: pod, namespace, container, cgroup, node,
 	// syscall; of anomalies rule, severity and workload too. A pod, workload or Service is NAMESPACE/NAME.
 	By []string `protobuf:"bytes,9,rep,name=by,proto3" json:"by,omitempty"`
@@ -3827,7 +3844,7 @@ func (x *AggregateResponse) GetMissingNodes() []string {
 }
 
 // AggregateGroup is what the records that have the same values of all dimensions sum up to. What both ends of a connection saw of
-// one direction counts once: as the client saw it, or the sender where no client is known.
+// one direction counts once: as the client saw it, or the sender where no client is known. What was sent again is what its sender knows.
 type AggregateGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty strings are what is not known.
@@ -5019,7 +5036,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\bOtherEnd\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x18\n" +
-	"\apackets\x18\x03 \x01(\x04R\apackets\"\xe0\x03\n" +
+	"\apackets\x18\x03 \x01(\x04R\apackets\"\xfa\x03\n" +
 	"\n" +
 	"FlowFilter\x12\x12\n" +
 	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
@@ -5043,7 +5060,8 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\bservices\x18\f \x03(\tR\bservices\x12\x14\n" +
 	"\x05names\x18\r \x03(\tR\x05names\x12\x16\n" +
 	"\x06labels\x18\x0e \x03(\tR\x06labels\x12\x14\n" +
-	"\x05nodes\x18\x0f \x03(\tR\x05nodes\"\xf4\x01\n" +
+	"\x05nodes\x18\x0f \x03(\tR\x05nodes\x12\x18\n" +
+	"\acgroups\x18\x10 \x03(\tR\acgroups\"\x8e\x02\n" +
 	"\x0eEndpointFilter\x12\x12\n" +
 	"\x04pods\x18\x01 \x03(\tR\x04pods\x12\x1e\n" +
 	"\n" +
@@ -5057,7 +5075,9 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\tworkloads\x18\x06 \x03(\tR\tworkloads\x12\x1a\n" +
 	"\bservices\x18\a \x03(\tR\bservices\x12\x14\n" +
 	"\x05names\x18\b \x03(\tR\x05names\x12\x16\n" +
-	"\x06labels\x18\t \x03(\tR\x06labels\"\xa5\x02\n" +
+	"\x06labels\x18\t \x03(\tR\x06labels\x12\x18\n" +
+	"\acgroups\x18\n" +
+	" \x03(\tR\acgroups\"\xa5\x02\n" +
 	"\x11QueryFlowsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12)\n" +

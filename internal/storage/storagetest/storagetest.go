@@ -205,6 +205,7 @@ func testSelection(t *testing.T, s *suite) {
 		"DNS name":           {allow(storage.Filter{Destination: storage.EndFilter{Names: []string{"db.*"}}, Ports: []uint16{5432}}), []flow.Transport{flow.TCP}},
 		"node of either end": {allow(storage.Filter{Nodes: []string{"node-b"}}), []flow.Transport{flow.TCP}},
 		"labels":             {allow(storage.Filter{Source: storage.EndFilter{Labels: []storage.LabelSelector{labels(t, "app=web,tier!=cache")}}}), []flow.Transport{flow.TCP}},
+		"cgroup":             {allow(storage.Filter{Cgroups: []string{"/kubepods/burstable"}}), []flow.Transport{flow.TCP}},
 		"workload":           {allow(storage.Filter{Workloads: []string{"shop/web"}}), []flow.Transport{flow.TCP}},
 		"denied":             {storage.Selection{Deny: []storage.Filter{{Ports: []uint16{53}}}}, []flow.Transport{flow.TCP}},
 	}
