@@ -25,6 +25,7 @@ collector=$$
 		  bin/orb8 flows                          who talks to whom
 		  bin/orb8 flows --follow                 as it happens
 		  bin/orb8 syscalls                       which system calls run
+		  bin/orb8 top                            who talks most, now
 		  bin/orb8 status                         what was counted, and what was lost
 		  http://$query/                  all of it in a browser
 		  curl -s $prometheus/metrics | grep orb8_

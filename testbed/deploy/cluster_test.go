@@ -102,6 +102,19 @@ func testBase(t *testing.T, c *cluster.Cluster) {
 		return false
 	}, func() any { return ask(t, c, gateway, "syscalls") })
 
+	// The CLI beside the cluster finds its way by itself.
+	for to, args := range map[string][]string{
+		"svc/default/web": {},
+		// An agent knows no Services.
+		":80": {"--agent", "node/" + cluster.NodeName},
+	} {
+		rows := beside(t, c, append([]string{"flows", "-o", "jsonl", "--all", "--from", "default/client", "--to", to}, args...)...)
+		assert.Contains(t, rows, `"container":"caller"`, args)
+		assert.NotContains(t, rows, `"source":{"address":"10.96.100.100"`, "what goes the other way")
+		assert.Contains(t, beside(t, c, append([]string{"status"}, args...)...), " by kubectl\n", args)
+	}
+	assert.Contains(t, beside(t, c, "__complete", "flows", "--pod", "default/cl"), "default/client\n")
+
 	for component, metrics := range map[string][]string{
 		"agent":   {"orb8_network_flow_io_bytes_total{", `k8s_node_name="` + cluster.NodeName + `"`},
 		"gateway": {"orb8_workload_flow_io_bytes_total{"},
@@ -226,6 +239,21 @@ func flows(t *testing.T, c *cluster.Cluster, from string) (rows []collector.Flow
 func ask(t *testing.T, c *cluster.Cluster, from string, args ...string) string {
 	t.Helper()
 	return kubectlIn(t, c, append([]string{"exec", from, "--", "orb8"}, args...)...)
+}
+
+// beside runs the orb8 CLI of this machine, with nothing but a kubeconfig to find the collector by.
+func beside(t *testing.T, c *cluster.Cluster, args ...string) string {
+	t.Helper()
+	cmd, err := c.Kubectl(t.Context())
+	require.NoError(t, err)
+	i := slices.IndexFunc(cmd.Args, func(arg string) bool { return filepath.Base(arg) == "kubectl" })
+	require.GreaterOrEqual(t, i, 0, cmd.Args)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "PATH="+filepath.Dir(cmd.Args[i])+":"+os.Getenv("PATH"), "ORB8_AGENT=")
+	cmd.Args = append(append(cmd.Args[:i:i], collector.Binary(t, "orb8")), args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	require.NoError(t, cmd.Run(), "%s\n%s", args, stderr.String())
+	return stdout.String()
 }
 
 func askJSON(t *testing.T, c *cluster.Cluster, v any, from string, args ...string) {
