@@ -206,3 +206,9 @@ func trusting(t *testing.T, pool *x509.CertPool) *http.Client {
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
+
+const (
+	// patience is how long what happens at once may take on a loaded machine, and tick how often to look.
+	patience = 20 * time.Second
+	tick     = 2 * time.Millisecond
+)
