@@ -46,7 +46,7 @@ func TestAggregateIsBounded(t *testing.T) {
 	assert.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err))
 	assert.ErrorContains(t, err, "more than 2 groups and buckets of groups; group by less, ask for a shorter range or longer buckets, or raise max_groups")
 
-	s := &service{store: &stub{query: untilDone}, queries: newQueryGate(1, 0), queryTimeout: time.Millisecond}
+	s := &service{store: &stub{query: untilDone}, queryTimeout: time.Millisecond}
 	_, err = s.Aggregate(context.Background(), connect.NewRequest(&orb8v1.AggregateRequest{}))
 	assert.Equal(t, connect.CodeDeadlineExceeded, connect.CodeOf(err))
 }

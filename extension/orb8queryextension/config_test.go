@@ -33,7 +33,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, "127.0.0.1:9090", cfg.HTTP.NetAddr.Endpoint, "only this host")
 	assert.False(t, cfg.HTTP.TLS.HasValue())
 	assert.False(t, cfg.HTTP.CORS.HasValue(), "no web page of another origin")
-	assert.EqualValues(t, 1<<20, cfg.HTTP.MaxRequestBodySize)
+	assert.EqualValues(t, 64<<10, cfg.HTTP.MaxRequestBodySize)
 	assert.Greater(t, cfg.HTTP.WriteTimeout, cfg.QueryTimeout, "an answer that takes all its time can still be written")
 	assert.Equal(t, component.MustNewID("orb8_storage"), cfg.Storage)
 	assert.Equal(t, 100_000, cfg.MaxRows)

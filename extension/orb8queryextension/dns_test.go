@@ -48,7 +48,7 @@ func TestQueryDNS(t *testing.T) {
 }
 
 func TestQueryDNSTimesOut(t *testing.T) {
-	s := &service{store: &stub{query: untilDone}, limits: limits{rows: 1}, queries: newQueryGate(1, 0), queryTimeout: time.Millisecond}
+	s := &service{store: &stub{query: untilDone}, limits: limits{rows: 1}, queryTimeout: time.Millisecond}
 	_, err := s.QueryDns(context.Background(), connect.NewRequest(&orb8v1.QueryDnsRequest{}))
 	assert.Equal(t, connect.CodeDeadlineExceeded, connect.CodeOf(err))
 }

@@ -74,9 +74,7 @@ func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
 		version:      e.settings.BuildInfo.Version,
 		limits:       limits{rows: e.config.MaxRows, groups: e.config.MaxGroups},
 		queryTimeout: e.config.QueryTimeout,
-		queries:      newQueryGate(e.config.MaxQueries, e.config.MaxQueuedQueries),
-		streams:      newStreamGate(e.config.MaxStreams, e.config.MaxStreamsPerClient),
-	}, int(e.config.HTTP.MaxRequestBodySize), page)
+	}, e.config, page)
 	server, err := e.config.HTTP.ToServer(ctx, host.GetExtensions(), e.settings.TelemetrySettings, handler)
 	if err != nil {
 		return fmt.Errorf("cannot configure the server: %w", err)
@@ -137,9 +135,9 @@ func (e *queryExtension) Shutdown(ctx context.Context) error {
 }
 
 // newHandler serves the service, its health, its reflection and the web page, unless that is nil.
-func newHandler(s *service, maxRequestBytes int, page http.Handler) http.Handler {
+func newHandler(s *service, c *Config, page http.Handler) http.Handler {
 	options := []connect.HandlerOption{
-		connect.WithReadMaxBytes(maxRequestBytes),
+		connect.WithReadMaxBytes(int(c.HTTP.MaxRequestBodySize)),
 		connect.WithCompressMinBytes(compressMinBytes),
 	}
 	mux := http.NewServeMux()
@@ -151,5 +149,5 @@ func newHandler(s *service, maxRequestBytes int, page http.Handler) http.Handler
 	if page != nil {
 		mux.Handle("/", page)
 	}
-	return withoutEnd(orb8v1connect.OrbitServiceStreamEventsProcedure, stall, ending(mux))
+	return withoutEnd(orb8v1connect.OrbitServiceStreamEventsProcedure, stall, newAdmission(c, options...).wrap(mux))
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"connectrpc.com/grpcreflect"
@@ -240,10 +241,10 @@ func TestErrorsOfCalls(t *testing.T) {
 			assert.ErrorContains(t, err, io.ErrUnexpectedEOF.Error())
 		})
 		t.Run(name+" takes too long", func(t *testing.T) {
-			client := serve(t, &stub{query: untilDone, status: untilDone}, func(cfg *Config) { cfg.QueryTimeout = 1 }).client(t)
+			client := serve(t, &stub{query: untilDone, status: untilDone}, func(cfg *Config) { cfg.QueryTimeout = 50 * time.Millisecond }).client(t)
 			err := call(t.Context(), client)
 			assert.Equal(t, connect.CodeDeadlineExceeded, connect.CodeOf(err))
-			assert.ErrorContains(t, err, "longer than the query_timeout of 1ns")
+			assert.ErrorContains(t, err, "longer than the query_timeout of 50ms")
 		})
 		t.Run(name+" ends at shutdown", func(t *testing.T) {
 			entered := make(chan struct{})

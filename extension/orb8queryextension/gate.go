@@ -3,7 +3,6 @@ package orb8queryextension
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
@@ -143,28 +142,4 @@ func (g *gate) forget(client string) {
 	if *g.clients[client] == (guest{}) {
 		delete(g.clients, client)
 	}
-}
-
-type endKey struct{}
-
-// ending runs what a call has left to be done when its reply has been written: until then the reply is in memory.
-func ending(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var after []func()
-		defer func() {
-			for _, f := range after {
-				f()
-			}
-		}()
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), endKey{}, &after)))
-	})
-}
-
-// atEnd has f run when the reply of ctx's call has been written; it returns false where nobody would run it.
-func atEnd(ctx context.Context, f func()) bool {
-	after, ok := ctx.Value(endKey{}).(*[]func())
-	if ok {
-		*after = append(*after, f)
-	}
-	return ok
 }

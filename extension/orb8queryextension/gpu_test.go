@@ -125,7 +125,7 @@ func TestGPUMessages(t *testing.T) {
 }
 
 func TestAGPUQueryOfABrokenStoreFails(t *testing.T) {
-	s := &service{store: &stub{query: func(context.Context) error { return errors.New("broken") }}, queries: newQueryGate(1, 0), queryTimeout: time.Second}
+	s := &service{store: &stub{query: func(context.Context) error { return errors.New("broken") }}, queryTimeout: time.Second}
 	_, err := s.QueryGpu(t.Context(), connect.NewRequest(&orb8v1.QueryGpuRequest{}))
 	assert.Equal(t, connect.CodeInternal, connect.CodeOf(err))
 }

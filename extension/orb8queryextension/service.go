@@ -24,8 +24,6 @@ type service struct {
 	version      string
 	limits       limits
 	queryTimeout time.Duration
-	// queries and streams let calls in.
-	queries, streams *gate
 }
 
 // limits bound the answer to a query, whatever the request asks for.
@@ -55,13 +53,6 @@ func answer[Request, Query, Result, Reply any](ctx context.Context, s *service, 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, errQueryTimeout)
 	defer cancel()
-	leave, err := s.queries.enter(ctx, clientOf(req.Peer().Addr))
-	if err != nil {
-		return nil, s.failure(ctx, err)
-	}
-	if !atEnd(ctx, leave) {
-		defer leave()
-	}
 	result, err := ask(ctx, query)
 	if err != nil {
 		return nil, s.failure(ctx, err)
@@ -84,18 +75,6 @@ func (s *service) StreamEvents(ctx context.Context, req *connect.Request[orb8v1.
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	leave, err := s.streams.enter(ctx, clientOf(req.Peer().Addr))
-	switch {
-	case errors.Is(err, errFull):
-		return connect.NewError(connect.CodeResourceExhausted,
-			fmt.Errorf("all %d streams of this collector are in use; close one, or raise max_streams", s.streams.limit))
-	case errors.Is(err, errFullForClient):
-		return connect.NewError(connect.CodeResourceExhausted,
-			fmt.Errorf("%d streams are open to this client, as many as may be; close one, or raise max_streams_per_client", s.streams.perClient))
-	case err != nil:
-		return s.failure(ctx, err)
-	}
-	defer leave()
 	subscription := s.store.Subscribe(selection)
 	defer subscription.Close()
 	// The headers tell the client that it is subscribed: without them it would wait for the first event to know.
@@ -117,13 +96,6 @@ func (s *service) StreamEvents(ctx context.Context, req *connect.Request[orb8v1.
 func (s *service) failure(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(err, errFull):
-		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
-			"%d queries run and %d wait; ask again later, or raise max_queries or max_queued_queries", s.queries.limit, s.queries.queue))
-	case errors.Is(err, errFullForClient):
-		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf(
-			"this client has %d queries, and %d that wait: half of what may be; ask again later, or raise max_queries or max_queued_queries",
-			s.queries.perClient, s.queries.queuedPerClient))
 	case errors.Is(err, storage.ErrCursor):
 		return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("page_token: %w", errToken))
 	case errors.Is(err, storage.ErrTooManyGroups):

@@ -77,7 +77,7 @@ func TestQueryAnomalies(t *testing.T) {
 }
 
 func TestSyscallQueriesTimeOut(t *testing.T) {
-	s := &service{store: &stub{query: untilDone}, limits: limits{rows: 1}, queries: newQueryGate(1, 0), queryTimeout: time.Millisecond}
+	s := &service{store: &stub{query: untilDone}, limits: limits{rows: 1}, queryTimeout: time.Millisecond}
 	_, err := s.QuerySyscalls(context.Background(), connect.NewRequest(&orb8v1.QuerySyscallsRequest{}))
 	assert.Equal(t, connect.CodeDeadlineExceeded, connect.CodeOf(err))
 	_, err = s.QueryAnomalies(context.Background(), connect.NewRequest(&orb8v1.QueryAnomaliesRequest{}))

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
+	"net/http/httptest"
+	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/assert"
@@ -119,11 +122,18 @@ func TestQueriesWaitInTurn(t *testing.T) {
 			return ctx.Err()
 		}
 	}, status: func(context.Context) error { return nil }}
-	s := &service{store: store, limits: limits{rows: 1}, queries: newQueryGate(2, 2), queryTimeout: patience}
+	cfg := createDefaultConfig().(*Config)
+	cfg.MaxQueries, cfg.MaxQueuedQueries, cfg.QueryTimeout = 2, 2, patience
+	a := newAdmission(cfg)
+	handler := http.NewServeMux()
+	handler.Handle(orb8v1connect.NewOrbitServiceHandler(&service{store: store, limits: limits{rows: 1}, queryTimeout: patience}))
+	server := httptest.NewServer(a.wrap(handler))
+	defer server.Close()
+	client := orb8v1connect.NewOrbitServiceClient(server.Client(), server.URL)
 	ask := func() <-chan error {
 		done := make(chan error, 1)
 		go func() {
-			_, err := s.QueryFlows(t.Context(), connect.NewRequest(&orb8v1.QueryFlowsRequest{}))
+			_, err := client.QueryFlows(t.Context(), connect.NewRequest(&orb8v1.QueryFlowsRequest{}))
 			done <- err
 		}()
 		return done
@@ -132,19 +142,37 @@ func TestQueriesWaitInTurn(t *testing.T) {
 	<-entered
 	second := ask()
 	require.Eventually(t, func() bool {
-		s.queries.mu.Lock()
-		defer s.queries.mu.Unlock()
-		return len(s.queries.waiting) == 1
+		a.queries.mu.Lock()
+		defer a.queries.mu.Unlock()
+		return len(a.queries.waiting) == 1
 	}, patience, tick)
-	_, err := s.QueryAnomalies(t.Context(), connect.NewRequest(&orb8v1.QueryAnomaliesRequest{}))
-	assert.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err))
-	assert.ErrorContains(t, err, "this client has 1 queries, and 1 that wait: half of what may be; ask again later, or raise max_queries or max_queued_queries")
-	_, err = s.GetStatus(t.Context(), connect.NewRequest(&orb8v1.GetStatusRequest{}))
+	for name, options := range map[string][]connect.ClientOption{"Connect": nil, "gRPC-Web": {connect.WithGRPCWeb()}} {
+		_, err := orb8v1connect.NewOrbitServiceClient(server.Client(), server.URL, options...).
+			QueryAnomalies(t.Context(), connect.NewRequest(&orb8v1.QueryAnomaliesRequest{}))
+		assert.Equal(t, connect.CodeResourceExhausted, connect.CodeOf(err), name)
+		assert.ErrorContains(t, err, "this client has 1 queries, and 1 that wait: half of what may be; ask again later, or raise max_queries or max_queued_queries")
+	}
+	_, err := client.GetStatus(t.Context(), connect.NewRequest(&orb8v1.GetStatusRequest{}))
 	require.NoError(t, err, "the status is always told")
 	assert.Empty(t, entered, "it waits")
 	close(release)
 	assert.NoError(t, <-first)
 	assert.NoError(t, <-second)
+}
+
+func TestQueryThatWaitsTooLong(t *testing.T) {
+	s := serve(t, &stub{query: untilDone}, func(c *Config) { c.MaxQueries, c.MaxQueuedQueries, c.QueryTimeout = 1, 4, 100*time.Millisecond })
+	var errs [2]error
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			_, errs[i] = s.client(t).QueryFlows(t.Context(), connect.NewRequest(&orb8v1.QueryFlowsRequest{}))
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		assert.Equal(t, connect.CodeDeadlineExceeded, connect.CodeOf(err), err)
+	}
 }
 
 func TestMaxStreamsPerClient(t *testing.T) {
