@@ -65,3 +65,11 @@ func identityClue[T any](values []T, is func(T, *flow.Endpoint) bool) (Clue, boo
 		return slices.ContainsFunc(values, func(v T) bool { return is(v, &e) })
 	}}, len(values) > 0
 }
+
+// ByIdentity tells whether the selection asks only who the ends are, which node saw the flow, its direction and its transport.
+func (s *Selection) ByIdentity() bool {
+	other := func(e *EndFilter) bool { return len(e.Prefixes)|len(e.Ports)|len(e.Names) != 0 }
+	return !slices.ContainsFunc(slices.Concat(s.Allow, s.Deny), func(f Filter) bool {
+		return len(f.Prefixes)|len(f.Ports)|len(f.Names)|len(f.Outcomes) != 0 || other(&f.Source) || other(&f.Destination)
+	})
+}

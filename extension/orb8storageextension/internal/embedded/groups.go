@@ -51,6 +51,9 @@ func (s *Store) sum(ctx context.Context, query *storage.AggregateQuery, groups *
 			}
 		})
 	}
+	if rolledUp(query) {
+		return s.sumRollups(ctx, query, groups)
+	}
 	a, coverage, err := s.sumFlows(ctx, &query.Flows, query.Since, query.Until, query.Bucket)
 	if err != nil {
 		return coverage, err

@@ -23,12 +23,12 @@ import (
 //
 //	magic
 //	pages: pageRows rows each, those of the same connection and client together; a CRC of each after it
-//	sections, each with a CRC after it: pageEnds words addresses postings hashes
+//	sections, each with a CRC after it: pageEnds words addresses postings hashes rollup
 //	footer: where each section begins and ends, numbers, CRC, length, magic
 const (
-	indexMagic = "orb8ix01"
+	indexMagic = "orb8ix02"
 	// pageRows is how many rows are read to have one of them.
-	pageRows = 32
+	pageRows = 16
 	// maxPages is how many can be told apart in a hash entry.
 	pageBits = 20
 	maxPages = 1 << pageBits
@@ -44,6 +44,7 @@ const (
 	sectionAddresses
 	sectionPostings
 	sectionHashes
+	sectionRollup
 	sections
 )
 
@@ -115,6 +116,7 @@ type indexWriter struct {
 	identityPages, addressPages []posting
 	hashes                      []uint64
 	pageHashes                  []uint64
+	rollup                      *rollup
 }
 
 // posting is a growing list of pages.
@@ -142,7 +144,7 @@ func newIndexWriter(path string, w words) (*indexWriter, error) {
 	}
 	x := &indexWriter{
 		path: path, file: file, out: bufio.NewWriterSize(file, 256<<10), words: w,
-		addresses: map[[16]byte]uint32{}, identityPages: make([]posting, len(w.identities)),
+		addresses: map[[16]byte]uint32{}, identityPages: make([]posting, len(w.identities)), rollup: newRollup(w),
 	}
 	x.write([]byte(indexMagic))
 	return x, nil
@@ -171,6 +173,7 @@ func (x *indexWriter) add(r *row, h *health, sameFlow uint64) {
 		x.pageHashes = append(x.pageHashes, sameConnection(h.isns))
 	}
 	x.page.put(r, h, source, destination)
+	x.rollup.add(r, h, sameFlow)
 	if x.count++; x.count%pageRows == 0 {
 		x.endPage(page)
 	}
@@ -241,6 +244,7 @@ func (x *indexWriter) complete() error {
 	section(sectionAddresses, addresses)
 	section(sectionPostings, encodePostings(append(x.identityPages, x.addressPages...)))
 	section(sectionHashes, encodeHashes(x.hashes))
+	section(sectionRollup, x.rollup.encode())
 	var footer []byte
 	for _, end := range ends {
 		footer = binary.LittleEndian.AppendUint64(footer, end)

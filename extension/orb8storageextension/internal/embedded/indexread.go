@@ -25,10 +25,10 @@ type index struct {
 	ends [sections]uint64
 	rows uint64
 	// width is how many bits of a hash choose its bucket.
-	width                                           int
-	pageEnds, addresses, postings, buckets, entries []byte
-	identities                                      int
-	lexicon                                         *lexicon
+	width                                                    int
+	pageEnds, addresses, postings, buckets, entries, rollups []byte
+	identities                                               int
+	lexicon                                                  *lexicon
 	// broken tells that a page could not be read.
 	broken atomic.Bool
 }
@@ -120,6 +120,7 @@ func (x *index) parse() error {
 	}
 	x.pageEnds, x.addresses, x.postings = parts[sectionPageEnds], parts[sectionAddresses], parts[sectionPostings]
 	x.identities = int(binary.LittleEndian.Uint32(x.postings)) - len(x.addresses)/16
+	x.rollups = parts[sectionRollup]
 	hashes := parts[sectionHashes]
 	x.width = int(binary.LittleEndian.Uint32(hashes))
 	x.buckets, x.entries = hashes[4:4+4<<x.width], hashes[4+4<<x.width:]

@@ -2,13 +2,10 @@ package embedded
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"math"
 	"slices"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/internal/storage"
@@ -46,9 +43,7 @@ func (s *Store) sumFlows(
 	coverage, files, views := note(s, &s.flows, now, since, until, limit, (*node).flowReports, (*chunk).view)
 	defer free(files)
 	lost, edge, err := s.readFlows(ctx, a, clues, files, views)
-	if damage := (*indexError)(nil); errors.As(err, &damage) {
-		s.disk.Logger.Error("An index cannot be read, and will be made again", zap.Error(err))
-		damage.index.broken.Store(true)
+	if s.repaired(err) {
 		return s.sumFlows(ctx, selection, from, to, bucket)
 	}
 	if err != nil {

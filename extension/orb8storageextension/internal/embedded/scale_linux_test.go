@@ -183,6 +183,11 @@ func scaleQueries(b *testing.B, s *Store) map[string]func() string {
 			Selection: storage.Selection{Allow: []storage.Filter{{Namespaces: []string{"team-3"}}}}, Limit: 1000,
 			Since: at(1800), Until: at(2100),
 		}),
+		"top-20-talkers": func() string {
+			result, err := s.Aggregate(b.Context(), storage.AggregateQuery{By: []string{"source.pod", "destination.pod"}, Measures: []string{"bytes"}, Top: 20})
+			require.NoError(b, err)
+			return fmt.Sprintf("%d of %d groups", len(result.Groups), result.Matched)
+		},
 		"miss": flows(storage.FlowQuery{Selection: storage.Selection{Allow: []storage.Filter{{Pods: []string{"nobody"}}}}, Limit: 100}),
 	}
 }

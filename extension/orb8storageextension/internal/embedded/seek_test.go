@@ -28,16 +28,19 @@ func randomPod(i int) flow.Identity {
 
 // randomFlows returns what nodes saw of connections between pods, in intervals, in the order in which they arrive: with ports that
 // are used again, translated addresses, ends that nobody saw, connections without a handshake, names that are known late, packets
-// that are on their way through a node, and UDP.
-func randomFlows(random *rand.Rand, connections int) []flow.Record {
+// that are on their way through a node, and UDP. Those that are plain have ports of their own, and the names of both ends.
+func randomFlows(random *rand.Rand, connections int, plain bool) []flow.Record {
 	var all []flow.Record
 	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}) }
-	for range connections {
+	for connection := range connections {
 		client, server := random.IntN(randomPods), random.IntN(randomPods)
 		start := at(random.IntN(600)).Add(time.Duration(random.Int64N(1e9)))
 		clientPort := uint16(40000 + random.IntN(4))
 		seenAt, translated := random.IntN(6), random.IntN(2) == 0
 		udp, handshake := random.IntN(5) == 0, random.IntN(4) > 0
+		if plain {
+			clientPort = uint16(10000 + connection)
+		}
 		health := flow.TCPHealth{HasISNs: true, ClientISN: random.Uint32(), ServerISN: random.Uint32(), SRTT: time.Millisecond}
 		for interval := range 1 + random.IntN(4) {
 			for _, toServer := range []bool{true, false} {
@@ -48,7 +51,7 @@ func randomFlows(random *rand.Rand, connections int) []flow.Record {
 				from, to := netip.AddrPortFrom(address(client), clientPort), netip.AddrPortFrom(address(server), 443)
 				if udp {
 					r.Transport = flow.UDP
-				} else if handshake && interval > 0 || random.IntN(2) == 0 {
+				} else if handshake && (interval > 0 || plain) || !plain && random.IntN(2) == 0 {
 					r.TCPHealth = health
 					r.Initiator = flow.InitiatorSource
 					if !toServer {
@@ -79,9 +82,15 @@ func randomFlows(random *rand.Rand, connections int) []flow.Record {
 						}
 					}
 					v.Node = fmt.Sprintf("node-%d", at%4)
+					if plain {
+						v.Source.Identity, v.Destination.Identity = randomPod(client), randomPod(server)
+						if !toServer {
+							v.Source.Identity, v.Destination.Identity = v.Destination.Identity, v.Source.Identity
+						}
+					}
 					if end == 2 {
 						v.Direction = flow.Transit
-					} else if random.IntN(4) > 0 {
+					} else if plain || random.IntN(4) > 0 {
 						local.Identity = randomPod(at)
 					} else {
 						local.Identity.CgroupID = randomPod(at).CgroupID
@@ -117,10 +126,10 @@ func randomSelection(random *rand.Rand) storage.Selection {
 }
 
 // newRandomStore returns a store with what it has in memory and in blocks, of which some were merged.
-func newRandomStore(t testing.TB, random *rand.Rand) *Store {
+func newRandomStore(t testing.TB, random *rand.Rand, plain bool) *Store {
 	s, clock := openTestStore(t, t.TempDir())
 	clock.set(1000)
-	records := randomFlows(random, 300)
+	records := randomFlows(random, 300, plain)
 	for len(records) > 0 {
 		n := min(len(records), 1+random.IntN(300))
 		_, err := s.WriteFlows(t.Context(), records[:n])
@@ -136,7 +145,7 @@ func newRandomStore(t testing.TB, random *rand.Rand) *Store {
 func TestWhatIsSoughtIsAllThereIs(t *testing.T) {
 	for seed := range uint64(6) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		s := newRandomStore(t, random)
+		s := newRandomStore(t, random, false)
 		require.Greater(t, len(s.flows.blocks), 1)
 		var found int
 		for range 40 {
@@ -248,7 +257,7 @@ func TestAnIndexGoesWithItsBlock(t *testing.T) {
 func FuzzIndex(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "index")
 	c := newChunk()
-	for _, r := range randomFlows(rand.New(rand.NewPCG(1, 1)), 50) {
+	for _, r := range randomFlows(rand.New(rand.NewPCG(1, 1)), 50, false) {
 		c.append(&r, 0)
 	}
 	require.NoError(f, indexViews(path, []view{c.view()}))

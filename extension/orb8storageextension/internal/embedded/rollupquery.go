@@ -1,0 +1,414 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
+	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
+)
+
+// rollupDimensions are those of an end that a rollup has, and flowDimensions those of a flow.
+var rollupDimensions = []string{"pod", "namespace", "workload", "service", "container", "process"}
+
+// rolledUp tells whether rollups answer a query.
+func rolledUp(q *storage.AggregateQuery) bool {
+	return q.Bucket == 0 && q.Flows.ByIdentity() && !slices.ContainsFunc(q.By, func(name string) bool {
+		end, dimension, ofEnd := strings.Cut(name, ".")
+		return name != "transport" && (!ofEnd || end != "source" && end != "destination" || !slices.Contains(rollupDimensions, dimension))
+	})
+}
+
+// nearTime is how far apart in time two ends may tell of the same flow: they tell of it at the end of their intervals.
+const nearTime = int64(time.Minute)
+
+// sumRollups adds what a query selects to groups: of the blocks that are wholly in its range by what their indexes have summed, and
+// of the others and of memory by their rows.
+func (s *Store) sumRollups(ctx context.Context, query *storage.AggregateQuery, groups *storage.Groups) (storage.Coverage, error) {
+	now := s.settings.Now()
+	since, until := s.bounds(now, query.Since, query.Until)
+	coverage, files, views := note(s, &s.flows, now, since, until, 0, (*node).flowReports, (*chunk).view)
+	defer free(files)
+
+	var whole []*index
+	var times []block.Meta
+	a := newAggregation(since, until)
+	var edge int64
+	var read uint64
+	cut := false
+	// Rows are read of the newest, as many as a query may.
+	parts := files[:0:0]
+	for _, f := range slices.Backward(files) {
+		x := indexOf(f)
+		if x != nil && f.Meta.Start >= since && f.Meta.End < until {
+			whole, times = append(whole, x), append(times, f.Meta)
+			continue
+		}
+		if read += f.Meta.Rows; s.settings.MaxQueryRecords > 0 && read > s.settings.MaxQueryRecords && len(parts) > 0 {
+			edge = max(edge, min(f.Meta.End, f.Meta.Written))
+			cut = true
+			continue
+		}
+		parts = append(parts, f)
+	}
+	if cut {
+		// What is older than a block that is left out would not be whole either.
+		for i := len(whole) - 1; i >= 0; i-- {
+			if times[i].End <= edge {
+				whole, times = slices.Delete(whole, i, i+1), slices.Delete(times, i, i+1)
+			}
+		}
+	}
+	slices.Reverse(parts)
+	lost, err := s.readBlocks(ctx, "flows", parts, func(f *block.File) error { return eachView(ctx, f, a.add) })
+	if err != nil {
+		return coverage, err
+	}
+	coverage.Lost = coverage.Lost.Add(lost)
+	coverage.Oldest = later(coverage.Oldest, edge)
+	for i := range views {
+		if err := ctx.Err(); err != nil {
+			return coverage, err
+		}
+		a.add(&views[i])
+	}
+	a.join()
+	r := rollupSum{
+		query: query, groups: groups, rows: a, indexes: whole, times: times,
+		index: map[[maxBy]uint32]int{}, ids: map[string]uint32{}, scattered: map[flowID]*scattered{},
+	}
+	if err := r.run(ctx); err != nil {
+		return coverage, err
+	}
+	return coverage, nil
+}
+
+// maxBy is how many dimensions a rollup has.
+const maxBy = 13
+
+// rollupSum sums rollups and rows.
+type rollupSum struct {
+	query   *storage.AggregateQuery
+	groups  *storage.Groups
+	rows    *aggregation
+	indexes []*index
+	times   []block.Meta
+	words   []*words
+	// scattered are the flows that are open anywhere.
+	scattered map[flowID]*scattered
+
+	// index is where the sums of a group are, by its values, each of which has a number.
+	index  map[[maxBy]uint32]int
+	keys   [][maxBy]uint32
+	sums   []rollupSums
+	ids    map[string]uint32
+	values []string
+}
+
+func (r *rollupSum) id(value string) uint32 {
+	id, known := r.ids[value]
+	if !known {
+		id = uint32(len(r.values))
+		r.ids[value] = id
+		r.values = append(r.values, value)
+	}
+	return id
+}
+
+func (r *rollupSum) run(ctx context.Context) error {
+	for _, x := range r.indexes {
+		w, err := x.lexicon.of(x)
+		if err != nil {
+			return &indexError{x, err}
+		}
+		r.words = append(r.words, w)
+	}
+	for i, x := range r.indexes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		v := r.newSums(r.words[i])
+		if err := faults(func() error {
+			return x.rollup(r.words[i], v.add, func(o *openFlow) { r.addOpen(*o, r.record(i, &o.near, o.transport)) })
+		}); err != nil {
+			return &indexError{x, err}
+		}
+	}
+	r.addRows()
+	if err := r.settle(ctx); err != nil {
+		return err
+	}
+	by := make([]string, len(r.query.By))
+	for at, key := range r.keys {
+		for i := range by {
+			by[i] = r.values[key[i]]
+		}
+		r.groups.Add(by, r.measured(&r.sums[at]), time.Time{})
+	}
+	return nil
+}
+
+// measured returns those of the sums that are asked for.
+func (r *rollupSum) measured(s *rollupSums) []uint64 {
+	all := storage.Measures(storage.SignalFlows)
+	values := make([]uint64, len(r.query.Measures))
+	for i, name := range r.query.Measures {
+		values[i] = s[slices.Index(all, name)]
+	}
+	return values
+}
+
+// flowID tells apart what may be the same flow in several places.
+type flowID struct {
+	hash                uint64
+	connected, toServer bool
+	// node is set where only one node's views can be of the same flow.
+	node string
+}
+
+func (s *sighting) id() flowID {
+	id := flowID{hash: s.hash, connected: s.connected, toServer: s.toServer}
+	if !s.connected {
+		id.node = s.node
+	}
+	return id
+}
+
+// scattered is what is known of a flow that no block has whole.
+type scattered struct {
+	views []openView
+	// sent and received are how the ends were seen, also by those that are not open.
+	sent, received *flow.Record
+}
+
+type openView struct {
+	sighting
+	sums   rollupSums
+	record *flow.Record
+}
+
+// record returns what a view of an index knows.
+func (r *rollupSum) record(i int, v *rollupView, transport flow.Transport) *flow.Record {
+	w := r.words[i]
+	record := &flow.Record{Node: w.strings[v.node], Direction: v.direction, Transport: transport}
+	record.Source.Identity, record.Destination.Identity = w.identities[v.source], w.identities[v.destination]
+	return record
+}
+
+func (r *rollupSum) addOpen(o openFlow, record *flow.Record) {
+	of := r.scattered[o.id()]
+	if of == nil {
+		of = &scattered{}
+		r.scattered[o.id()] = of
+	}
+	of.views = append(of.views, openView{o.sighting, o.rollupSums, record})
+	of.see(record)
+}
+
+// see notes how an end was seen; the last one counts.
+func (s *scattered) see(r *flow.Record) {
+	switch r.Direction {
+	case flow.Egress:
+		s.sent = r
+	case flow.Ingress:
+		s.received = r
+	}
+}
+
+// addRows adds the flows of which rows were read, but for those that are open.
+func (r *rollupSum) addRows() {
+	for i := range r.rows.flows {
+		if f := &r.rows.flows[i]; f.open() {
+			record := &flow.Record{}
+			f.record(record)
+			r.addOpen(openFlow{rollupSums: f.sums(), sighting: f.sighting()}, record)
+		}
+	}
+	s := selector{selection: &r.query.Flows, joined: true}
+	for i := range r.rows.flows {
+		f := &r.rows.flows[i]
+		if f.open() {
+			continue
+		}
+		sighting := f.sighting()
+		if of := r.scattered[sighting.id()]; of != nil {
+			record := &flow.Record{}
+			f.record(record)
+			of.see(record)
+		}
+		if !s.selects(f) {
+			continue
+		}
+		f.record(&s.near)
+		row := storage.FlowRow{Own: &s.near}
+		if f.far != nil {
+			f.far.record(&s.far)
+			row.Far = &s.far
+		}
+		r.groups.AddFlow(row)
+	}
+}
+
+// settle adds the flows that are open in any place: each view that counts, with what is known of the other end.
+func (r *rollupSum) settle(ctx context.Context) error {
+	for _, of := range r.scattered {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for i := range of.views {
+			if of.sent == nil || of.received == nil {
+				if err := r.find(of, &of.views[i].sighting); err != nil {
+					return err
+				}
+			}
+		}
+		for i := range of.views {
+			r.addView(of, &of.views[i])
+		}
+	}
+	return nil
+}
+
+// find looks for another view in the blocks about the time of one.
+func (r *rollupSum) find(of *scattered, s *sighting) error {
+	for i, x := range r.indexes {
+		if r.times[i].End < s.start-nearTime || r.times[i].Start > s.end+nearTime {
+			continue
+		}
+		var other rollupView
+		var found bool
+		if err := faults(func() (err error) {
+			other, found, err = x.other(r.words[i], s)
+			return err
+		}); err != nil {
+			return &indexError{x, err}
+		}
+		if found {
+			of.see(r.record(i, &other, 0))
+			return nil
+		}
+	}
+	return nil
+}
+
+// addView adds a view unless another one counts: the client's, or the sender's where no client is known.
+func (r *rollupSum) addView(of *scattered, v *openView) {
+	counts, far := of.sent, of.received
+	if counts == nil || far != nil && v.connected && !v.toServer || far != nil && far.Initiator == flow.InitiatorDestination {
+		counts, far = far, counts
+	}
+	if counts != nil && v.direction != counts.Direction {
+		return
+	}
+	row, selection := storage.FlowRow{Own: v.record}, &r.query.Flows
+	if far == nil || counts == nil {
+		if !selection.Match(v.record) {
+			return
+		}
+	} else {
+		row.Far = far
+		far.Transport = v.record.Transport
+		if !selection.MatchEnds(v.record, far) && !selection.MatchEnds(far, v.record) {
+			return
+		}
+	}
+	by := make([]string, len(r.query.By))
+	for i, name := range r.query.By {
+		by[i] = storage.FlowDimension(name)(row)
+	}
+	r.groups.Add(by, r.measured(&v.sums), time.Time{})
+}
+
+// indexSums adds the sums of one index.
+type indexSums struct {
+	*rollupSum
+	words *words
+	// values are, for each dimension of an end, the number of each identity's value plus 1; 0 is not asked for yet.
+	values    [][]uint32
+	near, far flow.Record
+	empty     uint32
+}
+
+func (r *rollupSum) newSums(w *words) *indexSums {
+	v := &indexSums{rollupSum: r, words: w, values: make([][]uint32, len(r.query.By)), empty: r.id("")}
+	for i := range v.values {
+		v.values[i] = make([]uint32, len(w.identities))
+	}
+	return v
+}
+
+func (v *indexSums) add(k *rollupKey, sums *rollupSums) {
+	if !v.query.Flows.Empty() && !v.selects(k) {
+		return
+	}
+	var key [maxBy]uint32
+	for i, name := range v.query.By {
+		if name == "transport" {
+			key[i] = v.id(k.transport.String())
+			continue
+		}
+		best, second := k.near.source, k.far.source
+		other := k.far.direction == flow.Egress
+		if name[0] == 'd' {
+			best, second = k.near.destination, k.far.destination
+			other = k.far.direction == flow.Ingress
+		}
+		if other {
+			best, second = second, best
+		}
+		key[i] = v.value(i, name, best)
+		if key[i] == v.empty && k.far.direction != 0 {
+			key[i] = v.value(i, name, second)
+		}
+	}
+	at, known := v.index[key]
+	if !known {
+		at = len(v.keys)
+		v.index[key] = at
+		v.keys, v.sums = append(v.keys, key), append(v.sums, rollupSums{})
+	}
+	v.sums[at].add(sums)
+}
+
+// value returns the number of what an identity has of a dimension.
+func (v *indexSums) value(i int, name string, identity uint32) uint32 {
+	if v.values[i][identity] == 0 {
+		var r flow.Record
+		r.Source.Identity = v.words.identities[identity]
+		r.Destination.Identity = v.words.identities[identity]
+		v.values[i][identity] = v.id(storage.FlowDimension(name)(storage.FlowRow{Own: &r})) + 1
+	}
+	return v.values[i][identity] - 1
+}
+
+// selects is selector.selects of flows that are summed.
+func (v *indexSums) selects(k *rollupKey) bool {
+	fill := func(r *flow.Record, of *rollupView) {
+		r.Node, r.Direction, r.Transport = v.words.strings[of.node], of.direction, k.transport
+		r.Source.Identity, r.Destination.Identity = v.words.identities[of.source], v.words.identities[of.destination]
+	}
+	fill(&v.near, &k.near)
+	selection := &v.query.Flows
+	if k.far.direction == 0 {
+		return selection.Match(&v.near)
+	}
+	fill(&v.far, &k.far)
+	return selection.MatchEnds(&v.near, &v.far) || selection.MatchEnds(&v.far, &v.near)
+}
+
+// repaired does something again without an index that turns out to be damaged.
+func (s *Store) repaired(err error) bool {
+	var damage *indexError
+	if !errors.As(err, &damage) {
+		return false
+	}
+	s.disk.Logger.Error("An index cannot be read, and will be made again", zap.Error(err))
+	damage.index.broken.Store(true)
+	return true
+}
