@@ -87,7 +87,7 @@ func addList[T any](f *filterFlags, name, short, usage string, field func(*choic
 // addFlow adds the flags that choose flows, but not how those ended.
 func (f *filterFlags) addFlow() {
 	const either = ", at either end"
-	addList(f, "from", "", "from this `END`: NAMESPACE/POD, NAMESPACE/, svc/SERVICE, an address, ...; see below",
+	addList(f, "from", "", "from this `END`: NAMESPACE/POD, NAMESPACE/, svc/SERVICE, an address, ...; see above",
 		func(c *choice) *[]end { return &c.from }, parseEnd)
 	addList(f, "to", "", "to this `END`, as --from", func(c *choice) *[]end { return &c.to }, parseEnd)
 	f.addPods(either)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -120,13 +119,12 @@ func TestPortsOfEndsStayTheirs(t *testing.T) {
 func FuzzFilterFlags(f *testing.F) {
 	for _, seed := range []string{
 		"--from web --to svc/shop/db:5432", "--not --port 53 --pod web", "--from a,b/,10.0.0.0/8,*.x:1 --not --to [::1]:2,:3",
-		"-l app=web,tier!=cache --not -l x", "--not --not --port 1", "--from ns/ns/ --to pod/pod/pod", "--to deploy/a/b:70000",
+		"-l app=web,tier!=cache --not -l x", "--not --not --port 1", `-l 'env in (a, b)' --name="*.x"`, "--from ns/ns/ --to pod/pod/pod", "--to deploy/a/b:70000",
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		args := strings.Fields(line)
-		filters, err := fuzzedFilters(args)
+		filters, err := parseFilters(line, &app{})
 		if err != nil {
 			return
 		}

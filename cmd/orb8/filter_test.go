@@ -155,12 +155,3 @@ func FuzzFilterValues(f *testing.F) {
 		}
 	})
 }
-
-func fuzzedFilters(args []string) (*filters, error) {
-	cmd := &cobra.Command{SilenceErrors: true, SilenceUsage: true}
-	f := addFlowFilters(cmd, &app{})
-	if err := cmd.ParseFlags(args); err != nil {
-		return nil, err
-	}
-	return f, f.check()
-}

@@ -17,8 +17,10 @@ import (
 
 const (
 	// barRoom and sparkRoom are how wide the drawings are; of more buckets neighbours go together.
-	barRoom   = 10
-	sparkRoom = 32
+	barRoom = 10
+	// barMeasures is with how many columns of numbers a bar still fits beside the names.
+	barMeasures = 3
+	sparkRoom   = 32
 )
 
 // groups is an aggregation, ready to be printed.
@@ -119,6 +121,9 @@ func (g *groups) columns() []column {
 		})
 	}
 	columns = append(columns, column{title: "SHARE", right: true, text: func(r row) string { return percent1(g.share(r.group)) }})
+	if g.timeline.empty() && len(g.measures) > barMeasures {
+		return columns
+	}
 	if g.timeline.empty() {
 		return append(columns, column{title: "", text: func(r row) string { return bar(g.part(r.group), barRoom) }})
 	}

@@ -27,6 +27,8 @@ const (
 	longestWindow = time.Hour
 	// recordDelay is what a record may take from its node to the collector that is asked, behind the end of its interval.
 	recordDelay = 2 * time.Second
+	// topGroups is how many lines a live view can be scrolled through.
+	topGroups = 500
 	// defaultInterval is taken where no node says how often it reports.
 	defaultInterval = 5 * time.Second
 )
@@ -166,7 +168,7 @@ func (a *app) askTop(ctx context.Context, q topQuestion) topAnswer {
 	reply, err := call(ctx, a, orb8v1connect.OrbitServiceClient.Aggregate, &orb8v1.AggregateRequest{
 		Signal: orb8v1.Signal_SIGNAL_FLOWS, Since: timestamppb.New(since), Until: timestamppb.New(answer.until),
 		Allow: q.filters.allow.flows(), Deny: denied(q.filters, (*choice).flows),
-		By: q.by, Measures: sortedMeasures(q.sort), Bucket: durationpb.New(interval),
+		By: q.by, Measures: sortedMeasures(q.sort), Bucket: durationpb.New(interval), Top: topGroups,
 	})
 	if err != nil {
 		answer.err = err

@@ -69,8 +69,8 @@ func TestTopOnce(t *testing.T) {
 	want := &orb8v1.AggregateRequest{
 		Signal: orb8v1.Signal_SIGNAL_FLOWS, Since: timestamppb.New(topSince), Until: timestamppb.New(topUntil),
 		By: []string{"source.pod", "destination.pod"}, Measures: []string{"bytes", "packets", "connections", "retransmits", "errors"},
-		Bucket: durationpb.New(5 * time.Second),
-		Allow:  []*orb8v1.FlowFilter{{Destination: &orb8v1.EndpointFilter{Services: []string{"cart"}}}}, Deny: []*orb8v1.FlowFilter{{Ports: []uint32{53}}},
+		Bucket: durationpb.New(5 * time.Second), Top: topGroups,
+		Allow: []*orb8v1.FlowFilter{{Destination: &orb8v1.EndpointFilter{Services: []string{"cart"}}}}, Deny: []*orb8v1.FlowFilter{{Ports: []uint32{53}}},
 	}
 	assert.True(t, proto.Equal(want, collector.askedAggregate), "want %v, got %v", want, collector.askedAggregate)
 
@@ -201,6 +201,11 @@ func TestTopFilter(t *testing.T) {
 	assert.Equal(t, []uint32{53}, collector.askedAggregate.GetAllow()[0].GetPorts())
 	assert.Equal(t, []string{"env in (a, b)"}, collector.askedAggregate.GetDeny()[0].GetLabels())
 	assert.Contains(t, shown(m), "only --port 53 --not -l")
+	for _, wrong := range []string{"web", "--help"} {
+		press(m, "/", "ctrl+u", wrong, "enter")
+		assert.Contains(t, shown(m), errNoFilter.Error(), wrong)
+		press(m, "esc")
+	}
 	press(m, "/", "ctrl+u", "enter")
 	assert.Empty(t, collector.askedAggregate.GetAllow())
 	press(m, "/", "x", "esc", "g")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // topModel is the state of top on a terminal: messages come in, a picture comes out.
@@ -244,14 +244,18 @@ func parseFilters(text string, a *app) (*filters, error) {
 	cmd := &cobra.Command{SilenceErrors: true, SilenceUsage: true}
 	cmd.SetOut(io.Discard)
 	f := addFlowFilters(cmd, a)
-	if err := cmd.ParseFlags(words); err != nil {
+	if err := cmd.ParseFlags(words); errors.Is(err, pflag.ErrHelp) {
+		return nil, errNoFilter
+	} else if err != nil {
 		return nil, err
 	}
-	if rest := cmd.Flags().Args(); len(rest) > 0 {
-		return nil, fmt.Errorf("%q is no flag; filters are as for orb8 flows: --port 443 --not --pod web", rest[0])
+	if len(cmd.Flags().Args()) > 0 {
+		return nil, errNoFilter
 	}
 	return f, f.check()
 }
+
+var errNoFilter = errors.New("use the filters of orb8 flows: --port 443 --not --pod web")
 
 // splitWords splits at blanks, except between quotes.
 func splitWords(text string) ([]string, error) {
