@@ -69,6 +69,10 @@ test-kernels: ## run the receiver's tests on Debian's Linux 6.1 too, in QEMU
 cluster-build: ## build the Kubernetes of the test bed into the cache; ten minutes the first time, Debian 12 only
 	go run ./testbed/cluster/cmd/cluster build
 
+.PHONY: backends-build
+backends-build: ## build the log engines that a store can be kept in, for its tests, into the cache; five minutes the first time
+	go run ./testbed/backends/cmd/backends
+
 .PHONY: cluster-up
 cluster-up: ## start a Kubernetes of one node on this machine, as root; see CONTRIBUTING.md
 	go run ./testbed/cluster/cmd/cluster up
