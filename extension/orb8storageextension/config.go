@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/configoptional"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/embedded"
 )
@@ -15,10 +16,14 @@ const (
 	minHeadAge   = time.Second
 )
 
-// Config of the storage extension.
+// Config of the storage extension: of one backend, which is the embedded one if none is named.
 type Config struct {
 	// Embedded is the store in the collector.
 	Embedded EmbeddedConfig `mapstructure:"embedded"`
+	// VictoriaLogs is a VictoriaLogs server, or a front end of a cluster.
+	VictoriaLogs configoptional.Optional[EngineConfig] `mapstructure:"victorialogs"`
+	// Loki is a Loki server.
+	Loki configoptional.Optional[LokiConfig] `mapstructure:"loki"`
 }
 
 // EmbeddedConfig says where the embedded store keeps records, and bounds it: whichever bound is met first holds.
@@ -49,10 +54,14 @@ type HeadConfig struct {
 }
 
 func createDefaultConfig() component.Config {
-	return &Config{Embedded: EmbeddedConfig{
-		Retention: time.Hour, MaxBytes: 64 << 20, Head: HeadConfig{MaxBytes: 16 << 20, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
-		MaxQueryRecords: 500_000,
-	}}
+	return &Config{
+		Embedded: EmbeddedConfig{
+			Retention: time.Hour, MaxBytes: 64 << 20, Head: HeadConfig{MaxBytes: 16 << 20, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
+			MaxQueryRecords: 500_000,
+		},
+		VictoriaLogs: configoptional.Default(defaultEngineConfig()),
+		Loki:         configoptional.Default(LokiConfig{Engine: defaultEngineConfig(), QueryLines: 5000}),
+	}
 }
 
 // Validate names the key that is out of its bounds, its value and the bounds.

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/configoptional"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/confmaptest"
 
@@ -21,14 +22,36 @@ func TestConfig(t *testing.T) {
 		// err is what the message must hold.
 		err []string
 	}{
-		{id: "", want: &Config{Embedded: EmbeddedConfig{
-			Retention: time.Hour, MaxBytes: 67108864, Head: HeadConfig{MaxBytes: 16777216, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
-			MaxQueryRecords: 500_000,
-		}}},
-		{id: "all", want: &Config{Embedded: EmbeddedConfig{
-			Directory: "/var/lib/orb8/store", Retention: 30 * time.Minute, MaxBytes: 8388608,
-			Head: HeadConfig{MaxBytes: 1048576, MaxAge: time.Second}, MaxQueryRecords: 1000,
-		}}},
+		{id: "", want: changed(func(c *Config) {
+			c.Embedded = EmbeddedConfig{
+				Retention: time.Hour, MaxBytes: 67108864, Head: HeadConfig{MaxBytes: 16777216, MaxAge: 5 * time.Minute}, FsyncInterval: time.Second,
+				MaxQueryRecords: 500_000,
+			}
+		})},
+		{id: "all", want: changed(func(c *Config) {
+			c.Embedded = EmbeddedConfig{
+				Directory: "/var/lib/orb8/store", Retention: 30 * time.Minute, MaxBytes: 8388608,
+				Head: HeadConfig{MaxBytes: 1048576, MaxAge: time.Second}, MaxQueryRecords: 1000,
+			}
+		})},
+		{id: "victorialogs", want: changed(func(c *Config) {
+			server := defaultEngineConfig()
+			server.HTTP.Endpoint, server.HTTP.Timeout, server.HTTP.Compression = "https://logs.example:9428", time.Second, "zstd"
+			server.HTTP.TLS.InsecureSkipVerify = true
+			server.HTTP.Headers.Set("AccountID", "12")
+			server.Retention, server.MaxQueryRecords = 168*time.Hour, 0
+			c.VictoriaLogs = configoptional.Some(server)
+		})},
+		{id: "loki", want: changed(func(c *Config) {
+			server := LokiConfig{Engine: defaultEngineConfig(), QueryLines: 1000}
+			server.Engine.HTTP.Endpoint = "http://loki:3100"
+			server.Engine.HTTP.Headers.Set("X-Scope-OrgID", "orb8")
+			c.Loki = configoptional.Some(server)
+		})},
+		{id: "nowhere", err: []string{
+			`victorialogs: endpoint: "" is no address; use http:// or https:// and a host`, "retention: 1s is too short", "max_query_records: -1 is negative",
+		}},
+		{id: "lines", err: []string{`loki: query_lines: 1 is too small; use 2 or more`, `endpoint: "loki:3100" is no address`}},
 		{id: "short", err: []string{"embedded: retention: 59s is too short; use 1m0s or more"}},
 		{id: "small", err: []string{"embedded: max_bytes: 1000 is too small; use 4194304 or more"}},
 		{id: "negative", err: []string{"retention: -1h0m0s is too short", "max_bytes: -1 is too small", "fsync_interval: -1s is negative", "max_query_records: -1 is negative"}},
@@ -55,7 +78,18 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+func changed(change func(*Config)) *Config {
+	c := createDefaultConfig().(*Config)
+	change(c)
+	return c
+}
+
+func TestTwoBackends(t *testing.T) {
+	conf := confmap.NewFromStringMap(map[string]any{"embedded": map[string]any{}, "loki": map[string]any{"endpoint": "http://loki:3100"}})
+	assert.ErrorContains(t, conf.Unmarshal(createDefaultConfig()), "embedded and loki are there: use one of embedded, victorialogs and loki")
+}
+
 func TestUnknownKey(t *testing.T) {
-	conf := confmap.NewFromStringMap(map[string]any{"loki": map[string]any{}})
-	assert.ErrorContains(t, conf.Unmarshal(createDefaultConfig()), "loki")
+	conf := confmap.NewFromStringMap(map[string]any{"elasticsearch": map[string]any{}})
+	assert.ErrorContains(t, conf.Unmarshal(createDefaultConfig()), "elasticsearch")
 }

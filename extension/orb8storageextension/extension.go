@@ -39,9 +39,11 @@ func Get(host component.Host, id component.ID) (storage.Store, error) {
 type storageExtension struct {
 	settings  component.TelemetrySettings
 	telemetry *metadata.TelemetryBuilder
-	config    *EmbeddedConfig
-	backend   *embedded.Store
-	feed      feed.Feed
+	config    *Config
+	backend   backend
+	// embedded is the backend where it is that one.
+	embedded *embedded.Store
+	feed     feed.Feed
 }
 
 var (
@@ -50,44 +52,57 @@ var (
 )
 
 func newStorageExtension(settings component.TelemetrySettings, cfg *Config) *storageExtension {
-	e := &storageExtension{settings: settings, config: &cfg.Embedded}
-	if e.config.Directory == "" {
-		e.backend = embedded.New(e.bounds())
+	e := &storageExtension{settings: settings, config: cfg}
+	if e.config.Embedded.Directory == "" {
+		e.use(embedded.New(e.bounds()))
 	}
 	return e
 }
 
+// use makes the embedded store the backend.
+func (e *storageExtension) use(store *embedded.Store) {
+	e.embedded, e.backend = store, local{store}
+}
+
 func (e *storageExtension) bounds() embedded.Settings {
 	return embedded.Settings{
-		Retention: e.config.Retention, MaxBytes: uint64(e.config.MaxBytes), MaxQueryRecords: uint64(e.config.MaxQueryRecords), Now: time.Now,
+		Retention: e.config.Embedded.Retention, MaxBytes: uint64(e.config.Embedded.MaxBytes),
+		MaxQueryRecords: uint64(e.config.Embedded.MaxQueryRecords), Now: time.Now,
 	}
 }
 
-// Start opens the store where it has a directory, and makes its state observable.
-func (e *storageExtension) Start(_ context.Context, host component.Host) error {
-	if e.config.Directory != "" {
+// Start opens the store where it has a directory, or is elsewhere, and makes its state observable. It waits for no server.
+func (e *storageExtension) Start(ctx context.Context, host component.Host) error {
+	if store, err := e.openEngine(ctx, host); err != nil {
+		return err
+	} else if store != nil {
+		e.embedded, e.backend = nil, store
+		return e.observe()
+	}
+	if config := &e.config.Embedded; config.Directory != "" {
 		settings := e.bounds()
 		settings.Disk = &embedded.DiskSettings{
-			Directory: e.config.Directory, HeadBytes: uint64(e.config.Head.MaxBytes), HeadAge: e.config.Head.MaxAge,
-			FsyncInterval: e.config.FsyncInterval, Logger: e.settings.Logger,
-			Report: func(err error) { e.report(host, err) },
+			Directory: config.Directory, HeadBytes: uint64(config.Head.MaxBytes), HeadAge: config.Head.MaxAge,
+			FsyncInterval: config.FsyncInterval, Logger: e.settings.Logger,
+			Report: func(err error) { e.report(host, "The store takes no records until it can write to its directory", err) },
 		}
-		var err error
-		if e.backend, err = embedded.Open(settings); err != nil {
+		store, err := embedded.Open(settings)
+		if err != nil {
 			return err
 		}
+		e.use(store)
 	}
 	return e.observe()
 }
 
 // report makes the component's status tell that nothing can be stored, or can again. Queries are answered all the while.
-func (e *storageExtension) report(host component.Host, err error) {
+func (e *storageExtension) report(host component.Host, failed string, err error) {
 	if err == nil {
 		e.settings.Logger.Info("The store takes records again")
 		componentstatus.ReportStatus(host, componentstatus.NewEvent(componentstatus.StatusOK))
 		return
 	}
-	e.settings.Logger.Error("The store takes no records until it can write to its directory", zap.Error(err))
+	e.settings.Logger.Error(failed, zap.Error(err))
 	componentstatus.ReportStatus(host, componentstatus.NewRecoverableErrorEvent(err))
 }
 
@@ -99,15 +114,23 @@ func (e *storageExtension) observe() error {
 	e.telemetry = telemetry
 	observe := func(value func(storage.StoreStatus) uint64) metric.Int64Callback {
 		return func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(int64(value(e.status().Store)))
+			o.Observe(int64(value(e.embedded.Status().Store)))
 			return nil
 		}
 	}
+	drops := telemetry.RegisterStorageSubscriberDropsCallback(func(_ context.Context, o metric.Int64Observer) error {
+		_, dropped := e.feed.Stats()
+		o.Observe(int64(dropped))
+		return nil
+	})
+	if e.embedded == nil { // a server tells of itself
+		return drops
+	}
 	return errors.Join(
+		drops,
 		telemetry.RegisterStorageRecordsCallback(observe(func(s storage.StoreStatus) uint64 { return s.Records })),
 		telemetry.RegisterStorageSizeCallback(observe(func(s storage.StoreStatus) uint64 { return s.Bytes })),
 		telemetry.RegisterStorageEvictedRecordsCallback(observe(func(s storage.StoreStatus) uint64 { return s.EvictedRecords })),
-		telemetry.RegisterStorageSubscriberDropsCallback(observe(func(s storage.StoreStatus) uint64 { return s.SubscriberDrops })),
 	)
 }
 
@@ -208,14 +231,10 @@ func (e *storageExtension) QueryGPU(ctx context.Context, query storage.GPUQuery)
 	return e.backend.QueryGPU(ctx, query)
 }
 
-func (e *storageExtension) Status(context.Context) (storage.Status, error) {
-	return e.status(), nil
-}
-
-func (e *storageExtension) status() storage.Status {
-	status := e.backend.Status()
+func (e *storageExtension) Status(ctx context.Context) (storage.Status, error) {
+	status, err := e.backend.Status(ctx)
 	status.Store.Subscribers, status.Store.SubscriberDrops = e.feed.Stats()
-	return status
+	return status, err
 }
 
 func (e *storageExtension) Subscribe(selection storage.EventSelection) storage.Subscription {

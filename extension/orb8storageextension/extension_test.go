@@ -119,7 +119,7 @@ func (r *reporter) Report(event *componentstatus.Event) {
 func TestAFullDiskIsAStatus(t *testing.T) {
 	e := newStorageExtension(componenttest.NewNopTelemetrySettings(), createDefaultConfig().(*Config))
 	r := &reporter{}
-	e.report(r, syscall.ENOSPC)
-	e.report(r, nil)
+	e.report(r, "The store takes no records", syscall.ENOSPC)
+	e.report(r, "The store takes no records", nil)
 	assert.Equal(t, []componentstatus.Status{componentstatus.StatusRecoverableError, componentstatus.StatusOK}, r.statuses)
 }

@@ -35,6 +35,7 @@ func (s *suite) write(t *testing.T, second float64, ports ...uint16) {
 		}}))
 		require.NoError(t, s.WriteAnomalies(t.Context(), []syscalls.Anomaly{{
 			Time: s.at(second), Node: "node-a", Identity: who, Rule: "new-call", Severity: syscalls.SeverityInfo, Message: "it never did",
+			Call: syscalls.Call{ABI: syscalls.X86_64, Number: 59},
 		}}))
 	}
 }
@@ -49,6 +50,9 @@ func testPages(t *testing.T, s *suite) {
 	arrivals := 0
 	s.everywhere(t, func(t *testing.T) {
 		arrive := func() {
+			if s.backend.Slow && arrivals > 0 {
+				return
+			}
 			arrivals++
 			s.write(t, float64(30+arrivals), uint16(1+arrivals))
 		}

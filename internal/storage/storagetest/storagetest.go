@@ -21,6 +21,8 @@ type Backend struct {
 	Store storage.Store
 	// Reopen ends the store and opens it again, with what it holds; nil where that ends with it.
 	Reopen func(t *testing.T) storage.Store
+	// Slow tells that it takes a second until what was written is visible.
+	Slow bool
 }
 
 // Run runs the suite. open returns an empty store whose clock is the machine's and whose retention is an hour or more.
@@ -46,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		"a batch that comes again":            testResent,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := open(t)
 			// Whole milliseconds: no backend keeps less than that.
 			test(t, &suite{backend: b, Store: b.Store, now: time.Now().UTC().Truncate(time.Millisecond)})
