@@ -113,6 +113,15 @@ func testBase(t *testing.T, c *cluster.Cluster) {
 		assert.NotContains(t, rows, `"source":{"address":"10.96.100.100"`, "what goes the other way")
 		assert.Contains(t, beside(t, c, append([]string{"status"}, args...)...), " by kubectl\n", args)
 	}
+	var sums []struct {
+		Source string `json:"source.workload"`
+		Bytes  uint64
+	}
+	text := beside(t, c, "aggregate", "--by", "source.workload", "--from", "deploy/web", "-l", "app=web", "--not", "--port", "53", "-o", "json")
+	require.NoError(t, json.Unmarshal([]byte(text), &sums), text)
+	require.Len(t, sums, 1)
+	assert.Equal(t, "default/web", sums[0].Source)
+	assert.NotZero(t, sums[0].Bytes)
 	assert.Contains(t, beside(t, c, "__complete", "flows", "--pod", "default/cl"), "default/client\n")
 
 	for component, metrics := range map[string][]string{
