@@ -86,6 +86,27 @@ func shop(now time.Time) *batch {
 	return out
 }
 
+// units is a host without Kubernetes.
+func units(now time.Time) *batch {
+	unit := func(name, address string) who {
+		return who{
+			addr: netip.MustParseAddr(address), node: "server-1", cgroup: "/system.slice/" + name + ".service", process: name,
+		}
+	}
+	nginx, database := unit("nginx", "127.0.0.1"), unit("postgresql", "127.0.0.2")
+	shell := who{addr: netip.MustParseAddr("127.0.0.3"), node: "server-1", cgroup: "/user.slice/session-1.scope", process: "curl"}
+	out := newBatch()
+	random := rand.New(rand.NewPCG(5, 6))
+	for at := now.Add(-history); at.Before(now.Add(-interval)); at = at.Add(interval) {
+		out.add(talk{client: nginx, server: database, port: 5432, rate: 90_000}, at, interval, random)
+		out.add(talk{client: shell, server: nginx, port: 80, rate: 4000}, at, interval, random)
+		out.add(talk{client: nginx, server: outsideWorld("api.bank.example", "198.51.100.20"), port: 443, rate: 500}, at, interval, random)
+		out.calls(nginx, at, interval, map[string]float64{"read": 300, "write": 300})
+	}
+	out.status("server-1", now, now.Add(-time.Hour), nil)
+	return out
+}
+
 // crowd is far more than a map can show, with names that somebody chose to harm whoever looks at them.
 func crowd(now time.Time) *batch {
 	out := newBatch()

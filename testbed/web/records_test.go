@@ -25,13 +25,13 @@ type who struct {
 	addr                                netip.Addr
 	namespace, pod, workload, container string
 	service, process, name              string
-	node                                string
+	node, cgroup                        string
 }
 
 func (w who) put(a pcommon.Map, prefix string) {
 	for key, value := range map[string]string{
 		flow.AttrNamespace: w.namespace, flow.AttrPod: w.pod, flow.AttrDeployment: w.workload, flow.AttrContainer: w.container,
-		flow.AttrService: w.service,
+		flow.AttrService: w.service, flow.AttrCgroupPath: w.cgroup,
 	} {
 		if value != "" {
 			a.PutStr(prefix+key, value)

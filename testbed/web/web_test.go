@@ -143,7 +143,7 @@ func requireBrowser(t *testing.T) {
 func TestPage(t *testing.T) {
 	requireBrowser(t)
 	now := time.Now()
-	for scenario, records := range map[string]*batch{"empty": nil, "shop": shop(now), "crowd": crowd(now)} {
+	for scenario, records := range map[string]*batch{"empty": nil, "shop": shop(now), "units": units(now), "crowd": crowd(now)} {
 		t.Run(scenario, func(t *testing.T) { browse(t, scenario, gateway(t, records)) })
 	}
 }

@@ -74,6 +74,13 @@ const height = 130
 const decimal = Array.from({ length: 16 }, (_, i) => [1, 2, 5].map((n) => n * 10 ** (i - 3))).flat()
 const binary = Array.from({ length: 5 }, (_, i) => [1, 2, 4, 8, 16, 32, 64, 128, 256, 512].map((n) => n * 1024 ** i)).flat()
 
+/** The values that no line reaches, as there is none beside them. */
+function alone(plot: uPlot, series: number): number[] {
+  const values = plot.data[series] ?? []
+  const is = (i: number) => values[i] !== null && values[i] !== undefined
+  return Array.from(values.keys()).filter((i) => is(i) && !is(i - 1) && !is(i + 1))
+}
+
 function options(parent: HTMLElement, range: () => [number, number], series: Series[], format: (n: number) => string): uPlot.Options {
   const style = getComputedStyle(document.documentElement)
   const colour = (name: string) => style.getPropertyValue(name).trim()
@@ -101,7 +108,7 @@ function options(parent: HTMLElement, range: () => [number, number], series: Ser
         width: s.bars ? 0 : 2,
         dash: patterns[i % patterns.length],
         paths: s.bars ? uPlot.paths.bars?.({ size: [0.8, 12] }) : undefined,
-        points: { show: s.bars ? false : undefined },
+        points: s.bars ? { show: false } : { show: true, size: 5, filter: alone },
         value: (_u, v: number | null) => (v === null ? '–' : format(v)),
       })),
     ],

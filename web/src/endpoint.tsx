@@ -2,14 +2,15 @@
 import type { EndpointJson } from './gen/orb8/v1/orb8_pb'
 import type { Changes } from './url'
 
-const lastOf = (path: string) => path.slice(path.lastIndexOf('/') + 1)
+/** The systemd unit that a cgroup is; empty where it holds whatever a login or the system started in it: the process says more. */
+export function unitOf(cgroup: string): string {
+  const unit = cgroup.slice(cgroup.lastIndexOf('/') + 1)
+  return /\.(scope|slice)$/.test(unit) ? '' : unit
+}
 
 /** The name that tells most in few letters, as the CLI's tables have it. */
 export function nameOf(e: EndpointJson): string {
-  const unit = lastOf(e.cgroup ?? '')
-  // A scope or slice holds whatever a login or the system started in it: the process says more.
-  const isGroup = unit === '' || /\.(scope|slice)$/.test(unit)
-  return e.pod || e.container || (e.containerId ?? '').slice(0, 12) || e.service || e.name || (isGroup && e.process) || unit || e.node ||
+  return e.pod || e.container || (e.containerId ?? '').slice(0, 12) || e.service || e.name || unitOf(e.cgroup ?? '') || e.process || e.node ||
     e.address || ''
 }
 
@@ -26,5 +27,6 @@ export function subjectOf(e: EndpointJson): Changes | null {
   if (e.pod) return { pod: e.namespace ? `${e.namespace}/${e.pod}` : e.pod }
   if (e.containerId) return { container: e.containerId.slice(0, 12) }
   if (e.container) return { container: e.container }
+  if (e.cgroup) return { cgroup: e.cgroup }
   return null
 }

@@ -37,6 +37,11 @@ function port(value: string): number {
   return n
 }
 
+function cgroup(c: Choice, value: string) {
+  if (!value.startsWith('/')) throw new Error(`"${value}" is not the path of a cgroup; use for example /system.slice/nginx.service`)
+  put(c.flow, 'cgroups', value)
+}
+
 const outcomes = ['closed', 'reset', 'refused', 'timeout']
 
 function outcome(c: Choice, value: string) {
@@ -53,6 +58,7 @@ export const fields: Field[] = [
   { key: 'service', label: 'Service', hint: 'cart or shop/cart, either end', add: list('services') },
   { key: 'label', label: 'Label', hint: 'app=web, either end', add: list('labels') },
   { key: 'container', label: 'Container', hint: 'a name, or 4 digits or more of an id', add: list('containers') },
+  { key: 'cgroup', label: 'Cgroup', hint: '/system.slice/nginx.service and all below it, either end', add: cgroup },
   { key: 'ip', label: 'Address', hint: '10.0.0.7 or 10.0.0.0/8, either end', add: list('ips') },
   { key: 'port', label: 'Port', hint: '443, either end', add: (c, v) => { c.flow.ports = [...(c.flow.ports ?? []), port(v)] } },
   { key: 'name', label: 'DNS name', hint: '*.example.com', add: list('names') },

@@ -1,9 +1,10 @@
 // The service map's graph: who talks to whom, of the groups that Aggregate sums flows into.
 import type { AggregateGroupJson } from './gen/orb8/v1/orb8_pb'
 import { num } from './api'
+import { unitOf } from './endpoint'
 import type { Changes } from './url'
 
-export type Kind = 'workload' | 'service' | 'container' | 'process' | 'name' | 'unknown'
+export type Kind = 'workload' | 'service' | 'container' | 'unit' | 'process' | 'name' | 'unknown'
 
 export interface Node {
   id: string
@@ -36,10 +37,19 @@ export interface Graph {
   edges: Edge[]
 }
 
-const endDimensions = ['namespace', 'workload', 'service', 'container', 'process', 'name'] as const
+const endDimensions = ['namespace', 'workload', 'service', 'container', 'process', 'name', 'cgroup'] as const
 type End = Record<(typeof endDimensions)[number], string>
 
-export const dimensions = ['source', 'destination'].flatMap((end) => endDimensions.map((d) => `${end}.${d}`))
+/** What flows are grouped by. A host has units, by cgroup; in a cluster each container has a cgroup, which would be groups for nothing. */
+export const dimensionsOf = (isHost: boolean) =>
+  ['source', 'destination'].flatMap((end) => endDimensions.filter((d) => isHost || d !== 'cgroup').map((d) => `${end}.${d}`))
+
+/** Whether the groups are of a host: Kubernetes has namespaces. Undefined where there are none. */
+export function isOfHost(groups: AggregateGroupJson[], by: string[]): boolean | undefined {
+  const namespaces = by.flatMap((d, i) => (d.endsWith('.namespace') ? [i] : []))
+  return groups.length > 0 ? !groups.some((g) => namespaces.some((i) => g.by?.[i])) : undefined
+}
+
 export const measures = ['bytes', 'packets', 'connections', 'retransmits', 'errors']
 
 export const outside = 'Outside world'
@@ -52,12 +62,14 @@ function nodeOf(end: End): Pick<Node, 'id' | 'kind' | 'group' | 'label'> {
   if (end.workload) return { id: `workload:${end.workload}`, kind: 'workload', group: group || host, label: base(end.workload) }
   if (end.container) return { id: `container:${group}/${end.container}`, kind: 'container', group: group || host, label: end.container }
   if (end.service) return { id: `service:${end.service}`, kind: 'service', group: group || outside, label: base(end.service) }
+  const unit = unitOf(end.cgroup)
+  if (unit) return { id: `unit:${end.cgroup}`, kind: 'unit', group: host, label: unit }
   if (end.process) return { id: `process:${end.process}`, kind: 'process', group: host, label: end.process }
   if (end.name) return { id: `name:${end.name}`, kind: 'name', group: outside, label: end.name }
   return { id: 'unknown:', kind: 'unknown', group: outside, label: 'other addresses' }
 }
 
-export function graphOf(groups: AggregateGroupJson[]): Graph {
+export function graphOf(groups: AggregateGroupJson[], dimensions: string[]): Graph {
   const nodes = new Map<string, Node>()
   const pairs = new Map<string, { edge: Edge; opened: [number, number] }>()
   const nodeFor = (end: End, bytes: number): Node => {
@@ -68,11 +80,11 @@ export function graphOf(groups: AggregateGroupJson[]): Graph {
     node.bytes += bytes
     return node
   }
-  const size = endDimensions.length
+  const size = dimensions.length / 2
   for (const group of groups) {
     const by = group.by ?? []
     const [bytes = 0, packets = 0, connections = 0, retransmits = 0, errors = 0] = (group.values ?? []).map(num)
-    const end = (at: number) => Object.fromEntries(endDimensions.map((d, i) => [d, by[at + i] ?? ''])) as End
+    const end = (at: number) => Object.fromEntries(endDimensions.map((d, i) => [d, (i < size && by[at + i]) || ''])) as End
     const source = nodeFor(end(0), bytes)
     const destination = nodeFor(end(size), bytes)
     const forward = source.id <= destination.id
@@ -144,6 +156,6 @@ export function endFilter(n: Node): string | null {
 /** The filters of the flow table that come nearest to a node. */
 export function flowsOf(n: Node): Changes {
   if (n.kind === 'container') return { container: n.label, ...(n.group !== host && { namespace: n.group }) }
-  const key = { workload: 'workload', service: 'service', name: 'name' }[n.kind as string]
+  const key = { workload: 'workload', service: 'service', unit: 'cgroup', name: 'name' }[n.kind as string]
   return key ? { [key]: n.id.slice(n.id.indexOf(':') + 1) } : {}
 }

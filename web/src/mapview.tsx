@@ -11,7 +11,7 @@ interface Props {
 }
 
 const signs = { good: '', warning: '▲', bad: '✕' }
-const shapes: Record<Node['kind'], string> = { workload: '■', service: '◆', container: '▣', process: '●', name: '◎', unknown: '○' }
+const shapes: Record<Node['kind'], string> = { workload: '■', service: '◆', container: '▣', unit: '▤', process: '●', name: '◎', unknown: '○' }
 
 /** The map: drawn once for as long as the same nodes talk to each other, while widths and colours follow the traffic. */
 export function MapView({ edges, chosen, onChoose }: Props) {

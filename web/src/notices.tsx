@@ -75,7 +75,7 @@ export function Empty({ what, filtered = false }: EmptyProps) {
             <p>No node has reported to this collector yet.</p>
             <ul>
               <li>On one host: is the collector running with <code>ebpf_network</code>? <code>sudo orb8 doctor</code> says what the host lacks.</li>
-              <li>On Kubernetes: do agents run, and reach this gateway? <code>kubectl -n orb8 get pods</code>, <code>kubectl -n orb8 logs ds/orb8-agent</code>.</li>
+              <li>On Kubernetes: do agents run, and reach this gateway? <code>kubectl -n orb8-system get pods</code>, <code>kubectl -n orb8-system logs ds/orb8-agent</code>.</li>
             </ul>
           </>
         )

@@ -18,6 +18,9 @@ export interface Range {
 /** As the API wants it. */
 export const bounds = (r: Range) => ({ since: r.since.toISOString(), until: r.until.toISOString() })
 
+/** What differs where the bounds do. */
+export const timeOf = (r: Range) => `${r.since.getTime()} ${r.until.getTime()}`
+
 export const lengthOf = (r: Range) => (r.until.getTime() - r.since.getTime()) / 1000
 
 const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400]

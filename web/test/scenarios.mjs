@@ -5,7 +5,7 @@ const main = (page) => page.locator('#main')
 const row = (page, text) => page.locator('tr[data-row]', { hasText: text }).first()
 const node = (page, label) => page.locator(`g.node[aria-label*=" ${label} in "]`)
 
-export const scenarios = { empty, shop, crowd, host }
+export const scenarios = { empty, shop, units, crowd, host }
 
 /** Nobody has reported: every page says what to do. */
 async function empty({ open, shot, checkLooks, url }) {
@@ -245,6 +245,31 @@ async function refusals({ open, shot, checkLooks, url }) {
   await page.context().close()
 }
 
+/** A host's systemd units, in place of pods. */
+async function units({ open, shot, checkLooks, url }) {
+  const page = await open()
+  await node(page, 'nginx.service').waitFor()
+  assert.equal(await page.locator('g.node').count(), 4, 'two units, a process of a session, and one outside')
+  await node(page, 'curl').waitFor()
+  await shot(page, 'map')
+  await node(page, 'nginx.service').click()
+  await page.locator('.panel').getByRole('link', { name: 'Unit' }).click()
+  await page.waitForURL(/pod\?.*cgroup=\/system.slice\/nginx.service/)
+  await page.locator('.chart', { hasText: 'Traffic' }).waitFor()
+  await row(page, 'api.bank.example').waitFor()
+  await page.getByRole('link', { name: 'postgresql.service' }).click()
+  await page.waitForURL(/postgresql/)
+  await row(page, 'nginx.service').waitFor()
+  await page.getByRole('link', { name: 'Flows' }).last().click()
+  await page.waitForURL(/flows\?.*cgroup=\/system.slice\/postgresql.service/)
+  await row(page, 'postgresql.service:5432').waitFor()
+  assert.equal(await page.locator('tr[data-row]').count(), 2)
+  await page.goto(`${url}pod`)
+  await row(page, '/user.slice/session-1.scope').waitFor()
+  await checkLooks(page, 'units')
+  await page.context().close()
+}
+
 /** Thousands of connections, and names that are attacks. */
 async function crowd({ open, shot, checkLooks, url }) {
   const page = await open(`${url}?edges=250`)
@@ -323,6 +348,7 @@ async function host({ open, shot, checkLooks, url }) {
   await page.keyboard.press('p')
   await page.locator('tr[data-row]', { hasText: 'cgroup' }).first().waitFor()
   await page.locator('tr[data-row] a').first().click()
+  await page.locator('.chart', { hasText: 'Traffic' }).waitFor()
   await page.locator('.chart', { hasText: 'System calls' }).waitFor()
   await checkLooks(page, 'a cgroup')
   await shot(page, 'cgroup')

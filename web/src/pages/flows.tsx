@@ -28,7 +28,7 @@ export function FlowsPage() {
   }, [key])
   const token = pages.at(-1) ?? ''
   const asked = frozen ?? bounds(range)
-  const answer = useAnswer(`${key} ${token}`, asked.until, (signal) => call('QueryFlows', {
+  const answer = useAnswer(`${key} ${token}`, `${asked.since} ${asked.until}`, (signal) => call('QueryFlows', {
     ...asked, allow: selection.allow, deny: selection.deny, limit: pageSize, ...(token && { pageToken: token }),
   }, signal))
   const flows = answer.data?.flows ?? []
@@ -165,7 +165,7 @@ function EndDetails({ title, of: e = {} }: { title: string; of?: EndpointJson | 
         ['Service', e.service], ['Process', e.process && `${e.process}${e.pid ? ` (${e.pid})` : ''}`], ['Cgroup', e.cgroup], ['Node', e.node],
       ]} />
       <p class="actions">
-        {subject && <a class="button" href={linkTo('pod', subject)} onClick={follow}>{e.pod ? 'Pod' : 'Container'}</a>}
+        {subject && <a class="button" href={linkTo('pod', subject)} onClick={follow}>{e.pod ? 'Pod' : 'cgroup' in subject ? 'Cgroup' : 'Container'}</a>}
         {e.address && <a class="button" href={change({ ip: e.address, sort: null })} onClick={follow}>Only this address</a>}
       </p>
     </section>

@@ -1,15 +1,15 @@
-import { useMemo } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 import { call } from '../api'
 import { useAnswer } from '../ask'
 import { selectionOf, termsOf } from '../filter'
 import { FilterBar } from '../filterbar'
 import { bytes, count, percent } from '../format'
 import {
-  dimensions, type Edge, endFilter, flowsOf, type Graph, graphOf, healthOf, measures, type Node, pick, total,
+  dimensionsOf, type Edge, endFilter, flowsOf, type Graph, graphOf, healthOf, isOfHost, measures, type Node, pick, total,
 } from '../graph'
 import { MapView } from '../mapview'
 import { Coverage, Empty, Failure } from '../notices'
-import { bounds, lengthOf, type Range, useRange } from '../range'
+import { bounds, lengthOf, type Range, timeOf, useRange } from '../range'
 import { type Changes, change, follow, go, linkTo, usePlace } from '../url'
 
 const mostGroups = 5000
@@ -20,11 +20,15 @@ export function MapPage() {
   const range = useRange()
   const terms = termsOf(params)
   const selection = selectionOf(terms)
-  const key = JSON.stringify([range.span, selection])
-  const answer = useAnswer(key, range.until.getTime(), (signal) => call('Aggregate', {
+  const [isHost, setHost] = useState(false)
+  const dimensions = useMemo(() => dimensionsOf(isHost), [isHost])
+  const key = JSON.stringify([range.span, selection, isHost])
+  const answer = useAnswer(key, timeOf(range), (signal) => call('Aggregate', {
     ...bounds(range), signal: 'SIGNAL_FLOWS', allow: selection.allow, deny: selection.deny, by: dimensions, measures, top: mostGroups,
   }, signal))
-  const graph = useMemo(() => graphOf(answer.data?.groups ?? []), [answer.data])
+  const seen = isOfHost(answer.data?.groups ?? [], dimensions)
+  useEffect(() => { if (seen !== undefined) setHost(seen) }, [seen])
+  const graph = useMemo(() => graphOf(answer.data?.groups ?? [], dimensions), [answer.data])
   const asked = params.get('edges') ?? ''
   const most = Number(sizes.includes(asked) ? asked : sizes[0])
   const shown = useMemo(() => pick(graph.edges, most), [graph, most])
@@ -111,6 +115,7 @@ function NodePanel({ node, graph, choose, range }: { node: Node; graph: Graph; c
         {known && <a class="button" href={change({ ...flows, focus: null })} onClick={follow}>Only this</a>}
         {known && <a class="button" href={linkTo('flows', flows)} onClick={follow}>Flows</a>}
         {node.kind === 'workload' && <a class="button" href={linkTo('pod', { workload: node.id.slice('workload:'.length) })} onClick={follow}>Pods</a>}
+        {node.kind === 'unit' && <a class="button" href={linkTo('pod', flows)} onClick={follow}>Unit</a>}
         {node.kind === 'container' && <a class="button" href={linkTo('pod', { container: node.label })} onClick={follow}>Container</a>}
         <button type="button" class="quiet" onClick={() => choose('')}>Close</button>
       </p>
@@ -120,7 +125,7 @@ function NodePanel({ node, graph, choose, range }: { node: Node; graph: Graph; c
 }
 
 const kindNames: Record<Node['kind'], string> = {
-  workload: 'workload', service: 'Service', container: 'container', process: 'process', name: 'DNS name', unknown: 'addresses without a name',
+  workload: 'workload', service: 'Service', container: 'container', unit: 'systemd unit', process: 'process', name: 'DNS name', unknown: 'addresses without a name',
 }
 
 function EdgePanel({ edge, choose, range }: { edge: Edge; choose: (id: string) => void; range: Range }) {

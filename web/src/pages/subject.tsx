@@ -2,12 +2,13 @@ import { useMemo } from 'preact/hooks'
 import { ApiError, call, num, seconds } from '../api'
 import { useAnswer } from '../ask'
 import { Chart, type Series } from '../chart'
+import { unitOf } from '../endpoint'
 import { bytes, count, enumName, percent, when } from '../format'
 import type {
   AggregateResponseJson, AnomalyJson, EndpointFilterJson, FlowFilterJson, GpuFilterJson, GpuSeriesJson, SyscallFilterJson,
 } from '../gen/orb8/v1/orb8_pb'
 import { Coverage, Empty, Failure } from '../notices'
-import { bounds, type Range, stepOf, useRange } from '../range'
+import { bounds, type Range, stepOf, timeOf, useRange } from '../range'
 import { type Column, Table } from '../table'
 import { type Changes, follow, linkTo } from '../url'
 
@@ -25,9 +26,8 @@ export function subjectFrom(params: URLSearchParams): SubjectName | null {
 }
 
 interface Filters {
-  /** Null where flows cannot be chosen by it. */
-  end: EndpointFilterJson | null
-  calls: SyscallFilterJson | null
+  end: EndpointFilterJson
+  calls: SyscallFilterJson
   gpu: GpuFilterJson | null
   /** Of the flow table. */
   link: Changes
@@ -38,15 +38,15 @@ function filtersOf({ kind, name }: SubjectName): Filters {
     case 'pod':
       return { end: { pods: [name] }, calls: { pods: [name] }, gpu: { pods: [name] }, link: { pod: name } }
     case 'workload':
-      return { end: { workloads: [name] }, calls: { workloads: [name] } as SyscallFilterJson, gpu: null, link: { workload: name } }
+      return { end: { workloads: [name] }, calls: { workloads: [name] }, gpu: null, link: { workload: name } }
     case 'container':
       return { end: { containers: [name] }, calls: { containers: [name] }, gpu: { containers: [name] }, link: { container: name } }
     case 'cgroup':
-      return { end: null, calls: { cgroups: [name] }, gpu: null, link: {} }
+      return { end: { cgroups: [name] }, calls: { cgroups: [name] }, gpu: null, link: { cgroup: name } }
   }
 }
 
-const peerDimensions = ['pod', 'service', 'container', 'name', 'process', 'address'] as const
+const peerDimensions = ['pod', 'service', 'container', 'name', 'cgroup', 'process', 'address'] as const
 const flowMeasures = ['bytes', 'packets', 'retransmits', 'errors']
 const mostPeers = 500
 
@@ -58,27 +58,25 @@ export function Subject({ of }: { of: SubjectName }) {
   const step = stepOf(range, Math.max(0, ...(status.data?.nodes ?? []).map((n) => seconds(n.network?.interval ?? n.syscalls?.interval))))
   const axis = useMemo(() => axisOf(range, step), [range, step])
   const key = `${of.kind} ${of.name} ${range.span} ${step}`
-  const time = range.until.getTime()
+  const time = timeOf(range)
   const within = { since: new Date(axis.times[0]! * 1000).toISOString(), until: range.until.toISOString() }
   const bucket = `${step}s`
 
   const traffic = useAnswer(`${key} traffic`, time, async (signal) => {
-    if (!filters.end) return null
     const ask = (filter: FlowFilterJson) => call('Aggregate', { ...within, allow: [filter], measures: flowMeasures, bucket }, signal)
     return Promise.all([ask({ source: filters.end }), ask({ destination: filters.end })])
   })
   const peers = useAnswer(`${key} peers`, time, async (signal) => {
-    if (!filters.end) return null
     const ask = (filter: FlowFilterJson, end: string) => call('Aggregate', {
       ...bounds(range), allow: [filter], by: peerDimensions.map((d) => `${end}.${d}`), measures: flowMeasures, top: mostPeers,
     }, signal)
     return Promise.all([ask({ source: filters.end }, 'destination'), ask({ destination: filters.end }, 'source')])
   })
   const calls = useAnswer(`${key} calls`, time, (signal) => call('Aggregate', {
-    ...within, signal: 'SIGNAL_SYSCALLS', syscalls: filters.calls ? [filters.calls] : [], by: ['syscall'], measures: ['calls', 'errors'], top: 100, bucket,
+    ...within, signal: 'SIGNAL_SYSCALLS', syscalls: [filters.calls], by: ['syscall'], measures: ['calls', 'errors'], top: 100, bucket,
   }, signal))
   const anomalies = useAnswer(`${key} anomalies`, time, (signal) => call('QueryAnomalies', {
-    ...within, allow: filters.calls ? [{ syscall: filters.calls }] : [], limit: 200,
+    ...within, allow: [{ syscall: filters.calls }], limit: 200,
   }, signal))
   const gpu = useAnswer(`${key} gpu`, time, async (signal) => {
     if (!filters.gpu) return null
@@ -101,7 +99,7 @@ export function Subject({ of }: { of: SubjectName }) {
       <div class="title">
         <h1><span class="kind">{of.kind}</span> {of.name}</h1>
         <p class="actions">
-          {filters.end && <a class="button" href={linkTo('flows', filters.link)} onClick={follow}>Flows</a>}
+          <a class="button" href={linkTo('flows', filters.link)} onClick={follow}>Flows</a>
           <a href={linkTo('pod')} onClick={follow}>All pods and containers</a>
         </p>
       </div>
@@ -233,10 +231,11 @@ function Peers({ answers }: { answers: AggregateResponseJson[] }) {
   const all = new Map<string, Peer>()
   answers.forEach((answer, back) => {
     for (const group of answer.groups ?? []) {
-      const [pod = '', service = '', container = '', dns = '', process = '', address = ''] = group.by ?? []
-      const name = pod || service || container || dns || process || address
+      const [pod = '', service = '', container = '', dns = '', cgroup = '', process = '', address = ''] = group.by ?? []
+      const unit = unitOf(cgroup)
+      const name = pod || service || container || dns || unit || process || address
       const [size = 0, , retransmits = 0, errors = 0] = (group.values ?? []).map(num)
-      const peer = all.get(name) ?? { name, link: pod ? { pod } : container ? { container } : null, sent: 0, received: 0, retransmits: 0, errors: 0 }
+      const peer = all.get(name) ?? { name, link: pod ? { pod } : container ? { container } : unit ? { cgroup } : null, sent: 0, received: 0, retransmits: 0, errors: 0 }
       peer[back ? 'received' : 'sent'] += size
       peer.retransmits += retransmits
       peer.errors += errors

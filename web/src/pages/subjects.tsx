@@ -3,7 +3,7 @@ import { call, num } from '../api'
 import { useAnswer } from '../ask'
 import { bytes, count } from '../format'
 import { Coverage, Empty, Failure } from '../notices'
-import { bounds, useRange } from '../range'
+import { bounds, timeOf, useRange } from '../range'
 import { type Column, Table } from '../table'
 import { type Changes, change, follow, go, usePlace } from '../url'
 
@@ -24,9 +24,9 @@ export function Subjects() {
   const { params } = usePlace()
   const range = useRange()
   const [search, setSearch] = useState('')
-  const answer = useAnswer(`subjects ${range.span}`, range.until.getTime(), async (signal) => {
+  const answer = useAnswer(`subjects ${range.span}`, timeOf(range), async (signal) => {
     const ends = ['source', 'destination'].map((end) => call('Aggregate', {
-      ...bounds(range), signal: 'SIGNAL_FLOWS', by: [`${end}.pod`, `${end}.container`], measures: ['bytes'], top: most,
+      ...bounds(range), signal: 'SIGNAL_FLOWS', by: [`${end}.pod`, `${end}.container`, `${end}.cgroup`], measures: ['bytes'], top: most,
     }, signal))
     const calls = call('Aggregate', {
       ...bounds(range), signal: 'SIGNAL_SYSCALLS', by: ['pod', 'container', 'cgroup'], measures: ['calls'], top: most,
@@ -45,8 +45,8 @@ export function Subjects() {
       row[to] += n
       all.set(key, row)
     }
-    for (const g of sent?.groups ?? []) add(g.by?.[0] ?? '', g.by?.[1] ?? '', '', 'sent', num(g.values?.[0]))
-    for (const g of received?.groups ?? []) add(g.by?.[0] ?? '', g.by?.[1] ?? '', '', 'received', num(g.values?.[0]))
+    for (const g of sent?.groups ?? []) add(g.by?.[0] ?? '', g.by?.[1] ?? '', g.by?.[2] ?? '', 'sent', num(g.values?.[0]))
+    for (const g of received?.groups ?? []) add(g.by?.[0] ?? '', g.by?.[1] ?? '', g.by?.[2] ?? '', 'received', num(g.values?.[0]))
     for (const g of calls?.groups ?? []) add(g.by?.[0] ?? '', g.by?.[1] ?? '', g.by?.[2] ?? '', 'calls', num(g.values?.[0]))
     return [...all.values()].sort((a, b) => b.sent + b.received - a.sent - a.received || b.calls - a.calls)
   }, [answer.data])
