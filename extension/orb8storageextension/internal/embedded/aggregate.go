@@ -73,6 +73,14 @@ func newAggregation(since, until int64) *aggregation {
 	}
 }
 
+// expect makes room for so many rows more: growing by and by would copy what is there again and again.
+func (a *aggregation) expect(rows int) {
+	if len(a.flows) == 0 {
+		a.index = make(map[flowKey]uint32, rows/2)
+	}
+	a.flows = slices.Grow(a.flows, rows/2)
+}
+
 // add adds all rows of a view.
 func (a *aggregation) add(v *view) {
 	t := a.translation(v)
@@ -214,11 +222,16 @@ func (f *aggregate) nodeName() string {
 
 // record decodes the flow into r.
 func (f *aggregate) record(r *flow.Record) {
+	f.who(r)
+	r.Interfaces = f.allInterfaces()
+}
+
+// who decodes the flow into r, all but its interfaces, which nothing selects by.
+func (f *aggregate) who(r *flow.Record) {
 	f.view.record(int(f.index), r)
 	r.Start = time.Unix(0, f.start).UTC()
 	r.Bytes, r.Packets, r.Connections, r.LostPackets = f.bytes, f.packets, f.connections, f.lost
 	r.TCPFlags = f.tcpFlags
-	r.Interfaces = f.allInterfaces()
 	r.TCPHealth = f.health.expand()
 	r.Initiator, r.Outcome = f.initiator, f.outcome
 }
@@ -268,34 +281,38 @@ func (a *aggregation) answer(query *storage.FlowQuery) (rows []storage.Flow, nex
 func (a *aggregation) groups(selection *storage.Selection, groups *storage.Groups) {
 	s := selector{selection: selection, joined: true}
 	for i := range a.flows {
-		f := &a.flows[i]
-		if !s.selects(f) {
-			continue
+		a.group(&a.flows[i], &s, groups)
+	}
+}
+
+// group adds a flow, if it is selected.
+func (a *aggregation) group(f *aggregate, s *selector, groups *storage.Groups) {
+	if !s.selects(f) {
+		return
+	}
+	f.who(&s.near)
+	row := storage.FlowRow{Own: &s.near}
+	if f.far != nil {
+		f.far.who(&s.far)
+		row.Far = &s.far
+	}
+	// What was sent again only its sender's socket knows.
+	if f.far != nil && s.near.Direction == flow.Ingress {
+		f.far.addResent(row, groups, a.bucket)
+	}
+	if a.bucket == 0 {
+		groups.AddFlow(row)
+		return
+	}
+	for _, b := range f.buckets {
+		part := flow.Record{
+			Start: time.Unix(0, b.at), Initiator: f.initiator, Bytes: b.bytes, Packets: b.packets, Connections: b.connections,
+			TCPHealth: flow.TCPHealth{Retransmits: b.retransmits, ZeroWindows: b.zeroWindows},
 		}
-		f.record(&s.near)
-		row := storage.FlowRow{Own: &s.near}
-		if f.far != nil {
-			f.far.record(&s.far)
-			row.Far = &s.far
+		if b.at == f.ended {
+			part.Outcome = f.outcome
 		}
-		// What was sent again only its sender's socket knows.
-		if f.far != nil && s.near.Direction == flow.Ingress {
-			f.far.addResent(row, groups, a.bucket)
-		}
-		if a.bucket == 0 {
-			groups.AddFlow(row)
-			continue
-		}
-		for _, b := range f.buckets {
-			part := flow.Record{
-				Start: time.Unix(0, b.at), Initiator: f.initiator, Bytes: b.bytes, Packets: b.packets, Connections: b.connections,
-				TCPHealth: flow.TCPHealth{Retransmits: b.retransmits, ZeroWindows: b.zeroWindows},
-			}
-			if b.at == f.ended {
-				part.Outcome = f.outcome
-			}
-			groups.AddInterval(row, &part)
-		}
+		groups.AddInterval(row, &part)
 	}
 }
 
@@ -327,11 +344,11 @@ func (s *selector) selects(f *aggregate) bool {
 	if s.selection.Empty() {
 		return true
 	}
-	f.record(&s.near)
+	f.who(&s.near)
 	if f.far == nil {
 		return s.selection.Match(&s.near)
 	}
-	f.far.record(&s.far)
+	f.far.who(&s.far)
 	return s.selection.MatchEnds(&s.near, &s.far) || s.joined && s.selection.MatchEnds(&s.far, &s.near)
 }
 

@@ -118,7 +118,7 @@ func (c *chunk) healthID(h *flow.TCPHealth) uint32 {
 	return uint32(len(c.health))
 }
 
-// record decodes a row into r.
+// record decodes a row into r, all but its interfaces.
 func (v *view) record(i int, r *flow.Record) {
 	row := &v.rows[i]
 	*r = flow.Record{
@@ -135,7 +135,6 @@ func (v *view) record(i int, r *flow.Record) {
 			Addr:     netip.AddrPortFrom(netip.AddrFrom16(row.destination).Unmap(), row.destinationPort),
 			Identity: v.identities[row.destinationID],
 		},
-		Interfaces:  splitInterfaces(v.strings[row.interfaces]),
 		ICMPType:    row.icmpType,
 		ICMPCode:    row.icmpCode,
 		TCPFlags:    row.tcpFlags,

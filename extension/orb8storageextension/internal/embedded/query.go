@@ -85,6 +85,7 @@ func (s *Store) readFlows(
 		return lost, 0, err
 	}
 	if len(clues) == 0 {
+		a.expect(rowsOf(views))
 		for i := range views {
 			// A chunk takes well under a millisecond: often enough to notice that nobody waits for the answer any more.
 			if err := ctx.Err(); err != nil {
@@ -105,10 +106,22 @@ func (s *Store) readFlows(
 	for _, f := range of[:min(skipped, len(of))] {
 		from = max(from, min(f.Meta.End, f.Meta.Written))
 	}
+	var taken int
+	for _, source := range sources[skipped:] {
+		taken += source.count()
+	}
+	a.expect(taken)
 	for _, source := range sources[skipped:] {
 		source.taken(a)
 	}
 	return lost, from, nil
+}
+
+func rowsOf(views []view) (n int) {
+	for i := range views {
+		n += len(views[i].rows)
+	}
+	return n
 }
 
 // eachView hands the rows of a block to a function, some at a time: of its index, where those of a flow are in order, or else of a

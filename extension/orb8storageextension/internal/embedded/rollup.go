@@ -30,6 +30,9 @@ func (s *rollupSums) add(o *rollupSums) {
 	}
 }
 
+// resent returns the retransmits alone.
+func (s *rollupSums) resent() rollupSums { return rollupSums{3: s[3]} }
+
 func (f *aggregate) sums() rollupSums {
 	end := flow.Record{Initiator: f.initiator, Outcome: f.outcome}
 	return rollupSums{f.bytes, f.packets, f.connections, f.health.retransmits, f.health.zeroWindows, storage.FlowMeasure("errors")(&end)}
@@ -144,6 +147,11 @@ func (u *rollup) flush() {
 		}
 		sums := f.sums()
 		u.sums[at].add(&sums)
+		if f.far != nil && key.near.direction == flow.Ingress {
+			sums = f.far.sums()
+			sums = sums.resent()
+			u.sums[at].add(&sums)
+		}
 	}
 	u.view.rows, u.view.health = u.view.rows[:0], u.view.health[:0]
 }

@@ -26,7 +26,7 @@ func exactly(t testing.TB, s *Store, q storage.AggregateQuery) storage.Aggregate
 // different blocks, or in none yet.
 func TestRollupsAreWhatTheirRowsSumUpTo(t *testing.T) {
 	by := []string{
-		"source.pod", "destination.pod", "source.namespace", "destination.workload", "destination.service", "source.container", "transport",
+		"source.pod", "destination.pod", "source.namespace", "destination.workload", "destination.service", "source.container", "source.cgroup", "transport",
 	}
 	for seed := range uint64(8) {
 		random := rand.New(rand.NewPCG(seed, 2))

@@ -14,8 +14,8 @@ import (
 	"github.com/orb8/orb8/internal/storage"
 )
 
-// rollupDimensions are those of an end that a rollup has, and flowDimensions those of a flow.
-var rollupDimensions = []string{"pod", "namespace", "workload", "service", "container", "process"}
+// rollupDimensions are those of an end that a rollup has. It has the transport besides.
+var rollupDimensions = []string{"pod", "namespace", "workload", "service", "container", "process", "cgroup"}
 
 // rolledUp tells whether rollups answer a query.
 func rolledUp(q *storage.AggregateQuery) bool {
@@ -72,6 +72,7 @@ func (s *Store) sumRollups(ctx context.Context, query *storage.AggregateQuery, g
 	}
 	coverage.Lost = coverage.Lost.Add(lost)
 	coverage.Oldest = later(coverage.Oldest, edge)
+	a.expect(rowsOf(views))
 	for i := range views {
 		if err := ctx.Err(); err != nil {
 			return coverage, err
@@ -90,7 +91,7 @@ func (s *Store) sumRollups(ctx context.Context, query *storage.AggregateQuery, g
 }
 
 // maxBy is how many dimensions a rollup has.
-const maxBy = 13
+const maxBy = 15
 
 // rollupSum sums rollups and rows.
 type rollupSum struct {
@@ -226,7 +227,7 @@ func (r *rollupSum) addRows() {
 	for i := range r.rows.flows {
 		if f := &r.rows.flows[i]; f.open() {
 			record := &flow.Record{}
-			f.record(record)
+			f.who(record)
 			r.addOpen(openFlow{rollupSums: f.sums(), sighting: f.sighting()}, record)
 		}
 	}
@@ -239,19 +240,10 @@ func (r *rollupSum) addRows() {
 		sighting := f.sighting()
 		if of := r.scattered[sighting.id()]; of != nil {
 			record := &flow.Record{}
-			f.record(record)
+			f.who(record)
 			of.see(record)
 		}
-		if !s.selects(f) {
-			continue
-		}
-		f.record(&s.near)
-		row := storage.FlowRow{Own: &s.near}
-		if f.far != nil {
-			f.far.record(&s.far)
-			row.Far = &s.far
-		}
-		r.groups.AddFlow(row)
+		r.rows.group(f, &s, r.groups)
 	}
 }
 
@@ -303,8 +295,13 @@ func (r *rollupSum) addView(of *scattered, v *openView) {
 	if counts == nil || far != nil && v.connected && !v.toServer || far != nil && far.Initiator == flow.InitiatorDestination {
 		counts, far = far, counts
 	}
+	sums := v.sums
 	if counts != nil && v.direction != counts.Direction {
-		return
+		if v.direction != flow.Egress || counts.Direction != flow.Ingress {
+			return
+		}
+		// What was sent again only its sender's socket knows.
+		v, far, sums = &openView{record: counts}, v.record, sums.resent()
 	}
 	row, selection := storage.FlowRow{Own: v.record}, &r.query.Flows
 	if far == nil || counts == nil {
@@ -313,7 +310,8 @@ func (r *rollupSum) addView(of *scattered, v *openView) {
 		}
 	} else {
 		row.Far = far
-		far.Transport = v.record.Transport
+		far.Transport = max(far.Transport, v.record.Transport)
+		v.record.Transport = far.Transport
 		if !selection.MatchEnds(v.record, far) && !selection.MatchEnds(far, v.record) {
 			return
 		}
@@ -322,7 +320,7 @@ func (r *rollupSum) addView(of *scattered, v *openView) {
 	for i, name := range r.query.By {
 		by[i] = storage.FlowDimension(name)(row)
 	}
-	r.groups.Add(by, r.measured(&v.sums), time.Time{})
+	r.groups.Add(by, r.measured(&sums), time.Time{})
 }
 
 // indexSums adds the sums of one index.

@@ -68,8 +68,9 @@ type source interface {
 	seeds(s *seek) (hashes []uint64, rows uint64, err error)
 	// take takes the rows whose hashes were first found in a round: fresh has those. It returns other hashes of these rows.
 	take(s *seek, fresh []uint64, round uint8) (hashes []uint64, err error)
-	// taken adds what was taken to an aggregation.
+	// taken adds what was taken to an aggregation, count tells how much that is.
 	taken(a *aggregation)
+	count() int
 }
 
 // maxRounds is more than a seek takes: a flow, its other end, and what has the addresses of that. Addresses and ports that are used
@@ -289,6 +290,8 @@ func (b *blockSource) taken(a *aggregation) {
 	a.addRows(&b.view, order)
 }
 
+func (b *blockSource) count() int { return len(b.places) }
+
 // viewSource is rows in memory.
 type viewSource struct {
 	view   *view
@@ -341,6 +344,8 @@ func (v *viewSource) take(s *seek, _ []uint64, round uint8) (hashes []uint64, er
 	}
 	return hashes, nil
 }
+
+func (v *viewSource) count() int { return len(v.places) }
 
 func (v *viewSource) taken(a *aggregation) {
 	slices.Sort(v.places)

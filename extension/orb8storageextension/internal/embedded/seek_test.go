@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -82,6 +83,9 @@ func randomFlows(random *rand.Rand, connections int, plain bool) []flow.Record {
 						}
 					}
 					v.Node = fmt.Sprintf("node-%d", at%4)
+					if v.Retransmits = 0; v.Transport == flow.TCP && v.Direction == flow.Egress {
+						v.Retransmits = uint64(random.IntN(3))
+					}
 					if plain {
 						v.Source.Identity, v.Destination.Identity = randomPod(client), randomPod(server)
 						if !toServer {
@@ -286,4 +290,22 @@ func FuzzIndex(f *testing.F) {
 			require.ErrorAs(t, err, &damage)
 		}
 	})
+}
+
+// A field that an index did not keep would be gone from what queries answer.
+func TestAnIndexKeepsAllOfAnIdentity(t *testing.T) {
+	var who flow.Identity
+	v := reflect.ValueOf(&who).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.String {
+			f.SetString(v.Type().Field(i).Name)
+		} else {
+			f.SetUint(uint64(i + 1))
+		}
+	}
+	w := newMerged()
+	w.add(&words{identities: []flow.Identity{who}})
+	got, err := decodeWords(encodeWords(&w.words))
+	require.NoError(t, err)
+	assert.Equal(t, []flow.Identity{who}, got.identities)
 }
