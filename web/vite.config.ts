@@ -1,8 +1,27 @@
-import { defineConfig } from 'vite'
+import { readFileSync } from 'node:fs'
+import { defineConfig, type Plugin } from 'vite'
+
+// What of others is in the page.
+const shipped = ['d3-dispatch', 'd3-force', 'd3-quadtree', 'd3-timer', 'preact', 'uplot']
+
+/** The licenses of what is shipped ask to go along with it. */
+function licenses(): Plugin {
+  return {
+    name: 'licenses',
+    generateBundle() {
+      const source = shipped.map((name) => `${name}\n\n${readFileSync(`node_modules/${name}/LICENSE`, 'utf8').trim()}\n`).join('\n\n')
+      this.emitFile({ type: 'asset', fileName: 'licenses.txt', source })
+      const others = [...this.getModuleIds()].flatMap((id) => /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(id)?.[1] ?? [])
+        .filter((name) => !shipped.includes(name) && name !== 'vite')
+      if (others.length > 0) this.error(`name in vite.config.ts what the page ships: ${others.join(', ')}`)
+    },
+  }
+}
 
 export default defineConfig({
   // Paths are relative: the page also works below a prefix, as behind `kubectl proxy`.
   base: './',
+  plugins: [licenses()],
   esbuild: { jsx: 'automatic', jsxImportSource: 'preact', legalComments: 'none' },
   build: {
     outDir: '../extension/orb8queryextension/internal/ui/dist',

@@ -1,4 +1,4 @@
-import type { FunctionComponent } from 'preact'
+import { Component, type ComponentChildren, type FunctionComponent } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
 import { Help } from './help'
 import { termsOf, paramsOf } from './filter'
@@ -64,11 +64,31 @@ export function App() {
         <button type="button" class="quiet" onClick={() => setHelp(true)} title="Keyboard shortcuts (?)" aria-label="Keyboard shortcuts">?</button>
       </header>
       <main id="main" tabIndex={-1}>
-        <page.view />
+        <Guard key={page.path}><page.view /></Guard>
       </main>
       {help && <Help onClose={() => setHelp(false)} />}
     </RangeContext.Provider>
   )
+}
+
+/** Shows what went wrong in place of a page that could not be drawn. */
+class Guard extends Component<{ children: ComponentChildren }, { error?: Error }> {
+  override state: { error?: Error } = {}
+
+  static override getDerivedStateFromError(error: Error) {
+    return { error }
+  }
+
+  override render() {
+    const { error } = this.state
+    if (!error) return this.props.children
+    return (
+      <div class="notice bad" role="alert">
+        <span aria-hidden="true">✕</span>
+        <p>This page broke: {error.message}. <a href={linkTo('')}>Begin anew</a></p>
+      </div>
+    )
+  }
 }
 
 /** Calls with each key that is not being typed into something, and with the one before it. */

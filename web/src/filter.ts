@@ -1,5 +1,6 @@
 // The filters of `orb8 flows`, by the same names and with the same values, as parameters of a URL: pod=shop/cart&not.port=53.
 import type { DirectionJson, EndpointFilterJson, FlowFilterJson } from './gen/orb8/v1/orb8_pb'
+import { own } from './url'
 
 export interface Field {
   key: string
@@ -66,7 +67,7 @@ export const fields: Field[] = [
   {
     key: 'direction', label: 'Direction', hint: 'ingress, egress or transit', values: ['ingress', 'egress', 'transit'],
     add: (c, v) => {
-      const direction = directions[v]
+      const direction = own(directions, v)
       if (!direction) throw new Error(`"${v}" is unknown; use ingress, egress or transit`)
       c.flow.directions = [...(c.flow.directions ?? []), direction]
     },
@@ -104,7 +105,7 @@ export function endOf(value: string): EndpointFilterJson {
   const slash = host.indexOf('/')
   const word = slash < 0 ? '' : host.slice(0, slash)
   const rest = host.slice(slash + 1)
-  const kind = kinds[word]
+  const kind = own(kinds, word)
   if (kind && rest !== '') put(end, kind, kind === 'namespaces' ? rest.replace(/\/$/, '') : rest)
   else if (isAddress(host)) put(end, 'ips', host)
   else if (word && rest === '') put(end, 'namespaces', word)

@@ -9,6 +9,7 @@ export function FilterBar({ terms, clears = [] }: { terms: Term[]; clears?: stri
   const [wrong, setWrong] = useState('')
   const show = (next: Term[]) => go(change({ ...paramsOf(next), ...Object.fromEntries(clears.map((c) => [c, null])) }))
   const field = fieldOf(key)
+  const untold = selectionOf(terms).errors
   const add = (not: boolean) => {
     if (!text.trim()) return
     const typed = parseTerm(text, key)
@@ -42,6 +43,7 @@ export function FilterBar({ terms, clears = [] }: { terms: Term[]; clears?: stri
         <button type="button" onClick={() => add(true)}>Exclude</button>
       </form>
       {wrong && <p class="wrong" role="alert">{wrong}</p>}
+      {untold.length > 0 && <p class="wrong" role="alert">Left out of the filters: {untold.join('; ')}</p>}
       {terms.length > 0 && (
         <ul class="chips" aria-label="Filters">
           {terms.map((t) => (

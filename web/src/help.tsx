@@ -22,6 +22,7 @@ export function Help({ onClose }: { onClose: () => void }) {
       <dl class="keys">
         {keys.map(([key, what]) => <div key={key}><dt><kbd>{key}</kbd></dt><dd>{what}</dd></div>)}
       </dl>
+      <p><a href="licenses.txt">Licenses</a> of what this page is made of.</p>
       <form method="dialog"><button type="submit">Close</button></form>
     </dialog>
   )

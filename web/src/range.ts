@@ -44,7 +44,7 @@ function custom(params: URLSearchParams): { since: Date; until: Date } | null {
 export function useRangeOf({ params }: Place): Range {
   const own = custom(params)
   const asked = params.get('t') ?? ''
-  const span = own ? '' : (asked in spanSeconds ? asked : defaultSpan)
+  const span = own ? '' : (spans.includes(asked) ? asked : defaultSpan)
   const live = !own && params.get('live') !== '0'
   const size = spanSeconds[span] ?? 0
   const [now, setNow] = useState(() => Date.now())

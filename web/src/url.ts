@@ -35,6 +35,9 @@ export function go(url: string, replace = false) {
   changed.dispatchEvent(new Event('place'))
 }
 
+/** What a record has for a key that came from outside: "constructor" is none of its own. */
+export const own = <T,>(of: Record<string, T>, key: string): T | undefined => (Object.hasOwn(of, key) ? of[key] : undefined)
+
 export type Changes = Record<string, string | string[] | null>
 
 /** The URL of a page with the time range of this one, and these parameters. */

@@ -313,8 +313,11 @@ async function crowd({ open, shot, checkLooks, url }) {
   await page.getByText('ran </p><img').waitFor()
   await row(page, '<script>').waitFor()
   await shot(page, 'pod-hostile')
-  await page.goto(`${url}?focus=__proto__&edges=constructor`)
+  await page.goto(`${url}?focus=__proto__&edges=constructor&t=constructor&sort=__proto__`)
   await page.locator('g.node').first().waitFor()
+  await page.goto(`${url}flows?direction=constructor&not.from=__proto__/x&sort=-constructor`)
+  await page.getByText('Left out of the filters: direction: "constructor" is unknown').waitFor()
+  await page.locator('tr[data-row]').first().waitFor()
   assert.equal(await page.evaluate(() => window.harmed), undefined, 'a name ran')
   await page.context().close()
 }

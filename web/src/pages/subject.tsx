@@ -10,7 +10,7 @@ import type {
 import { Coverage, Empty, Failure } from '../notices'
 import { bounds, type Range, stepOf, timeOf, useRange } from '../range'
 import { type Column, Table } from '../table'
-import { type Changes, follow, linkTo } from '../url'
+import { type Changes, follow, linkTo, own } from '../url'
 
 export interface SubjectName {
   kind: 'pod' | 'workload' | 'container' | 'cgroup'
@@ -193,6 +193,8 @@ function AnomaliesChart({ all, axis, range }: ChartProps & { all: AnomalyJson[] 
 
 const gpuFormats: Record<string, (n: number) => string> = { '1': percent, By: bytes }
 
+const unitOfAll = (series: GpuSeriesJson[]) => series[0]?.unit ?? ''
+
 /** A chart for each metric of levels, what is measured as a share of one first. */
 function GpuCharts({ all, axis, range }: ChartProps & { all: GpuSeriesJson[] }) {
   const metrics = new Map<string, GpuSeriesJson[]>()
@@ -205,8 +207,8 @@ function GpuCharts({ all, axis, range }: ChartProps & { all: GpuSeriesJson[] }) 
     <>
       {order.slice(0, 6).map(([metric, series]) => (
         <Chart
-          key={metric} title={`GPU: ${metric}${gpuFormats[series[0]?.unit ?? ''] ? '' : ` (${series[0]?.unit})`}`} times={axis.times} range={range}
-          format={gpuFormats[series[0]?.unit ?? ''] ?? count}
+          key={metric} title={`GPU: ${metric}${own(gpuFormats, unitOfAll(series)) ? '' : ` (${unitOfAll(series)})`}`} times={axis.times} range={range}
+          format={own(gpuFormats, unitOfAll(series)) ?? count}
           series={series.slice(0, 8).map((s) => ({
             label: [`GPU ${s.device?.index ?? 0}`, ...Object.values(s.attributes ?? {})].join(' '),
             // Where there was no sample there is no level.
