@@ -57,7 +57,7 @@ func createDefaultConfig() component.Config {
 		MaxRows:   100_000,
 		MaxGroups: 500_000,
 
-		MaxQueries:          16,
+		MaxQueries:          8,
 		MaxQueuedQueries:    64,
 		MaxStreams:          64,
 		MaxStreamsPerClient: 16,

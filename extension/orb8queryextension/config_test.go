@@ -38,7 +38,7 @@ func TestDefaultConfig(t *testing.T) {
 	assert.Equal(t, component.MustNewID("orb8_storage"), cfg.Storage)
 	assert.Equal(t, 100_000, cfg.MaxRows)
 	assert.Equal(t, 500_000, cfg.MaxGroups)
-	assert.Equal(t, 16, cfg.MaxQueries)
+	assert.Equal(t, 8, cfg.MaxQueries)
 	assert.Equal(t, 64, cfg.MaxQueuedQueries)
 	assert.Equal(t, 64, cfg.MaxStreams)
 	assert.Equal(t, 16, cfg.MaxStreamsPerClient)

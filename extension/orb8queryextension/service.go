@@ -18,8 +18,6 @@ var errQueryTimeout = errors.New("query_timeout")
 
 // service is orb8.v1.OrbitService over a store.
 type service struct {
-	orb8v1connect.UnimplementedOrbitServiceHandler
-
 	store        storage.Reader
 	version      string
 	limits       limits
