@@ -495,16 +495,42 @@ func (g *Groups) Result(c Coverage) AggregateResult {
 			sum(total.buckets[at], values)
 		}
 	}
-	slices.SortFunc(all, func(a, b *group) int { return cmp.Or(-slices.Compare(a.values, b.values), slices.Compare(a.by, b.by)) })
 	c.Matched = len(all)
-	if g.query.Top > 0 {
-		all = all[:min(len(all), g.query.Top)]
-	}
+	all = largest(all, g.query.Top)
 	result := AggregateResult{Coverage: c, Total: total.public(), Groups: make([]Group, len(all))}
 	for i, one := range all {
 		result.Groups[i] = one.public()
 	}
 	return result
+}
+
+func (g *group) compare(o *group) int {
+	return cmp.Or(-slices.Compare(g.values, o.values), slices.Compare(g.by, o.by))
+}
+
+// largest returns the largest groups in their order, all where top is 0. It sorts a few times as many as it returns, and not all.
+func largest(all []*group, top int) []*group {
+	if top <= 0 || len(all) <= 2*top {
+		slices.SortFunc(all, (*group).compare)
+		if top > 0 {
+			all = all[:min(len(all), top)]
+		}
+		return all
+	}
+	best := make([]*group, 0, 2*top)
+	var least *group
+	for _, g := range all {
+		if least != nil && g.compare(least) > 0 {
+			continue
+		}
+		if best = append(best, g); len(best) == cap(best) {
+			slices.SortFunc(best, (*group).compare)
+			best = best[:top]
+			least = best[top-1]
+		}
+	}
+	slices.SortFunc(best, (*group).compare)
+	return best[:top]
 }
 
 func (g *group) public() Group {

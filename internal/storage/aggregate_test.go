@@ -2,6 +2,7 @@ package storage
 
 import (
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -151,4 +152,17 @@ func TestGroupsAreBounded(t *testing.T) {
 	require.ErrorIs(t, add("b", 2), ErrTooManyGroups, "two groups, and of these three buckets")
 	require.ErrorIs(t, add("a", 1), ErrTooManyGroups)
 	assert.Equal(t, []uint64{4}, g.Result(Coverage{}).Total.Values, "what comes after is not added")
+}
+
+func TestTheLargestOfManyGroups(t *testing.T) {
+	for _, top := range []int{1, 2, 7, 50, 99, 100, 1000} {
+		all := groupsOf(t, AggregateQuery{By: []string{"node"}, Measures: []string{"bytes"}})
+		some := groupsOf(t, AggregateQuery{By: []string{"node"}, Measures: []string{"bytes"}, Top: top})
+		for i := range 100 {
+			for _, g := range []*Groups{all, some} {
+				g.Add([]string{strconv.Itoa(i * 7 % 100)}, []uint64{uint64(i * 37 % 50)}, time.Time{})
+			}
+		}
+		assert.Equal(t, all.Result(Coverage{}).Groups[:min(top, 100)], some.Result(Coverage{}).Groups)
+	}
 }

@@ -82,16 +82,13 @@ func (s *Store) sumRollups(ctx context.Context, query *storage.AggregateQuery, g
 	a.join()
 	r := rollupSum{
 		query: query, groups: groups, rows: a, indexes: whole, times: times,
-		index: map[[maxBy]uint32]int{}, ids: map[string]uint32{}, scattered: map[flowID]*scattered{},
+		ids: map[string]uint32{}, scattered: map[flowID]*scattered{},
 	}
 	if err := r.run(ctx); err != nil {
 		return coverage, err
 	}
 	return coverage, nil
 }
-
-// maxBy is how many dimensions a rollup has.
-const maxBy = 15
 
 // rollupSum sums rollups and rows.
 type rollupSum struct {
@@ -104,9 +101,10 @@ type rollupSum struct {
 	// scattered are the flows that are open anywhere.
 	scattered map[flowID]*scattered
 
-	// index is where the sums of a group are, by its values, each of which has a number.
-	index  map[[maxBy]uint32]int
-	keys   [][maxBy]uint32
+	// pairs number the pairs of what the dimensions before one are and what it is, by that dimension: the last number is the group's.
+	pairs []map[uint64]uint32
+	// keys are the numbers of the values of all groups, one after another, and sums their sums.
+	keys   []uint32
 	sums   []rollupSums
 	ids    map[string]uint32
 	values []string
@@ -146,9 +144,9 @@ func (r *rollupSum) run(ctx context.Context) error {
 		return err
 	}
 	by := make([]string, len(r.query.By))
-	for at, key := range r.keys {
+	for at := range r.sums {
 		for i := range by {
-			by[i] = r.values[key[i]]
+			by[i] = r.values[r.keys[at*len(by)+i]]
 		}
 		r.groups.Add(by, r.measured(&r.sums[at]), time.Time{})
 	}
@@ -331,10 +329,11 @@ type indexSums struct {
 	values    [][]uint32
 	near, far flow.Record
 	empty     uint32
+	key       []uint32
 }
 
 func (r *rollupSum) newSums(w *words) *indexSums {
-	v := &indexSums{rollupSum: r, words: w, values: make([][]uint32, len(r.query.By)), empty: r.id("")}
+	v := &indexSums{rollupSum: r, words: w, values: make([][]uint32, len(r.query.By)), key: make([]uint32, len(r.query.By)), empty: r.id("")}
 	for i := range v.values {
 		v.values[i] = make([]uint32, len(w.identities))
 	}
@@ -345,7 +344,7 @@ func (v *indexSums) add(k *rollupKey, sums *rollupSums) {
 	if !v.query.Flows.Empty() && !v.selects(k) {
 		return
 	}
-	var key [maxBy]uint32
+	key := v.key
 	for i, name := range v.query.By {
 		if name == "transport" {
 			key[i] = v.id(k.transport.String())
@@ -365,13 +364,29 @@ func (v *indexSums) add(k *rollupKey, sums *rollupSums) {
 			key[i] = v.value(i, name, second)
 		}
 	}
-	at, known := v.index[key]
-	if !known {
-		at = len(v.keys)
-		v.index[key] = at
-		v.keys, v.sums = append(v.keys, key), append(v.sums, rollupSums{})
+	v.sums[v.group(key)].add(sums)
+}
+
+// group returns where the sums of a group are.
+func (r *rollupSum) group(key []uint32) uint32 {
+	var at uint32
+	fresh := len(r.sums) == 0
+	for i, value := range key {
+		if i == len(r.pairs) {
+			r.pairs = append(r.pairs, map[uint64]uint32{})
+		}
+		pair := uint64(at)<<32 | uint64(value)
+		number, known := r.pairs[i][pair]
+		if !known {
+			number = uint32(len(r.pairs[i]))
+			r.pairs[i][pair] = number
+		}
+		at, fresh = number, !known
 	}
-	v.sums[at].add(sums)
+	if fresh {
+		r.keys, r.sums = append(r.keys, key...), append(r.sums, rollupSums{})
+	}
+	return at
 }
 
 // value returns the number of what an identity has of a dimension.
