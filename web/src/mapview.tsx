@@ -2,19 +2,22 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { bytes } from './format'
 import { type Edge, healthOf, type Node, total } from './graph'
 import { type Box, curve, nodeHeight, nodeWidth, place } from './layout'
+import { follow } from './url'
 
 interface Props {
   edges: Edge[]
   /** Id of a node or an edge, or empty. */
   chosen: string
   onChoose: (id: string) => void
+  /** The URL that shows a group alone; null where there is none. */
+  linkOf: (group: string) => string | null
 }
 
 const signs = { good: '', warning: '▲', bad: '✕' }
 const shapes: Record<Node['kind'], string> = { workload: '■', service: '◆', container: '▣', unit: '▤', process: '●', name: '◎', unknown: '○' }
 
 /** The map: drawn once for as long as the same nodes talk to each other, while widths and colours follow the traffic. */
-export function MapView({ edges, chosen, onChoose }: Props) {
+export function MapView({ edges, chosen, onChoose, linkOf }: Props) {
   const topology = edges.map((e) => `${e.a.id}\n${e.b.id}\n${e.directed}`).sort().join('\n\n')
   const layout = useMemo(() => place(edges), [topology])
   const svg = useRef<SVGSVGElement>(null)
@@ -73,7 +76,7 @@ export function MapView({ edges, chosen, onChoose }: Props) {
         {[...layout.groups].map(([name, box]) => (
           <g key={name} class="group">
             <rect {...box} rx="8" />
-            <text x={box.x + 12} y={box.y + 17}>{name}</text>
+            <GroupTitle name={name} x={box.x + 12} y={box.y + 17} link={linkOf(name)} />
           </g>
         ))}
         {edges.map((e) => {
@@ -125,6 +128,11 @@ export function MapView({ edges, chosen, onChoose }: Props) {
       </div>
     </div>
   )
+}
+
+function GroupTitle({ name, x, y, link }: { name: string; x: number; y: number; link: string | null }) {
+  const text = <text x={x} y={y}>{shorten(name, 26)}</text>
+  return link ? <a href={link} onClick={follow} aria-label={`Only ${name}`}>{text}</a> : text
 }
 
 /** Cuts a name in its middle: beginnings and ends differ most. */

@@ -69,8 +69,8 @@ function url(page: string, params: URLSearchParams, changes: Changes): string {
 
 /** Lets the browser open tabs and windows, and everything else happen without loading the page anew. */
 export function follow(event: MouseEvent) {
-  const link = event.currentTarget as HTMLAnchorElement
+  const link = event.currentTarget as Element
   if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return
   event.preventDefault()
-  go(link.href)
+  go(link.getAttribute('href') ?? '')
 }

@@ -5,7 +5,7 @@ import { selectionOf, termsOf } from '../filter'
 import { FilterBar } from '../filterbar'
 import { bytes, count, percent } from '../format'
 import {
-  dimensionsOf, type Edge, endFilter, flowsOf, type Graph, graphOf, healthOf, isOfHost, measures, type Node, pick, total,
+  dimensionsOf, type Edge, endFilter, flowsOf, type Graph, graphOf, healthOf, host, isOfHost, measures, type Node, outside, pick, total,
 } from '../graph'
 import { MapView } from '../mapview'
 import { Coverage, Empty, Failure } from '../notices'
@@ -51,7 +51,7 @@ export function MapPage() {
         ? <Empty what="traffic" filtered={terms.length > 0} />
         : (
           <div class="map-page">
-            <MapView edges={shown} chosen={chosen} onChoose={choose} />
+            <MapView edges={shown} chosen={chosen} onChoose={choose} linkOf={onlyGroup} />
             <aside aria-label="Details">
               <Legend shown={shown.length} of={graph.edges.length} />
               <Panel graph={graph} chosen={chosen} choose={choose} range={range} />
@@ -62,6 +62,9 @@ export function MapPage() {
     </>
   )
 }
+
+/** Namespaces can be chosen by name; the host and the outside world are none. */
+const onlyGroup = (group: string) => (group === host || group === outside ? null : change({ namespace: group, focus: null }))
 
 function Legend({ shown, of }: { shown: number; of: number }) {
   return (
