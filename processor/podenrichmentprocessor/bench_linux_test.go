@@ -75,7 +75,9 @@ func (s *oldServer) start(t testing.TB, pods int) string {
 		uid, name, ip, container := podNumber(i)
 		s.pods.Items = append(s.pods.Items, corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
-				UID: types.UID(uid), Name: name, Namespace: "shop", ResourceVersion: "1", Labels: map[string]string{"pod-template-hash": "7c9"},
+				UID: types.UID(uid), Name: name, Namespace: "shop", ResourceVersion: "1", Labels: map[string]string{
+					"pod-template-hash": "7c9", "app.kubernetes.io/name": "web", "app.kubernetes.io/instance": "shop-production", "app.kubernetes.io/part-of": "shop",
+				},
 				OwnerReferences: []metav1.OwnerReference{*controller("ReplicaSet", "web-7c9")},
 			},
 			Spec: corev1.PodSpec{NodeName: "node-1", Containers: []corev1.Container{{Name: "main", Image: "image:1"}}},
@@ -126,10 +128,12 @@ func BenchmarkPods(b *testing.B) {
 		name    string
 		pods    int
 		gateway bool
-	}{{"agent", 110, false}, {"gateway", 50000, true}} {
+		labels  bool
+	}{{"agent", 110, false, false}, {"agent with labels", 110, false, true}, {"gateway", 50000, true, false}, {"gateway with labels", 50000, true, true}} {
 		b.Run(bench.name, func(b *testing.B) {
 			server := &oldServer{}
 			a := newAgent(b, server.start(b, bench.pods), func(cfg *Config, k *KubernetesConfig) {
+				k.Labels = bench.labels
 				if bench.gateway {
 					cfg.Gateway, k.Scope = true, scopeCluster
 				}

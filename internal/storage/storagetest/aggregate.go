@@ -216,3 +216,23 @@ func testAggregateAnomalies(t *testing.T, s *suite) {
 		},
 	})
 }
+
+// testTooManyGroups asks for one group more than there may be, and for one bucket more.
+func testTooManyGroups(t *testing.T, s *suite) {
+	for i, port := range []uint16{1, 2, 3} {
+		require.NoError(t, s.WriteFlows(t.Context(), []flow.Record{with(s.record(float64(i), float64(i)), func(r *flow.Record) {
+			r.Source.Addr = netip.AddrPortFrom(r.Source.Addr.Addr(), port)
+			r.ClientISN = uint32(port)
+		})}))
+	}
+	s.everywhere(t, func(t *testing.T) {
+		query := storage.AggregateQuery{By: []string{"source.port"}, Measures: []string{"bytes"}, MaxGroups: 3}
+		_, err := s.Aggregate(t.Context(), query)
+		require.NoError(t, err)
+		query.MaxGroups, query.Top = 2, 1
+		_, err = s.Aggregate(t.Context(), query)
+		assert.ErrorIs(t, err, storage.ErrTooManyGroups, "however few are returned")
+		_, err = s.Aggregate(t.Context(), storage.AggregateQuery{Measures: []string{"bytes"}, Bucket: time.Second, MaxGroups: 3})
+		assert.ErrorIs(t, err, storage.ErrTooManyGroups, "a group and three buckets")
+	})
+}

@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		"lookups are summed by group":         testAggregateLookups,
 		"system calls are summed by group":    testAggregateSyscalls,
 		"anomalies are summed by group":       testAggregateAnomalies,
+		"too many groups are none":            testTooManyGroups,
 		"pages":                               testPages,
 		"status, losses and missing nodes":    testStatus,
 		"subscribers":                         testSubscribers,
