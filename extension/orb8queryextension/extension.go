@@ -96,6 +96,7 @@ func (e *queryExtension) Start(ctx context.Context, host component.Host) error {
 	if err != nil {
 		return e.listenError(err)
 	}
+	server.Handler = forThisHost(listener.Addr(), server.Handler)
 	listener = netutil.LimitListener(listener, e.config.MaxConnections)
 	calls, stop := context.WithCancelCause(context.Background())
 	server.BaseContext = func(net.Listener) context.Context { return calls }
