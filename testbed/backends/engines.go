@@ -205,3 +205,12 @@ func Loki(t testing.TB) *Server {
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, lokiConfig, host, port, rpcPort, dir), 0o600))
 	return start(t, loki, at, "/ready", "-config.file="+config)
 }
+
+// Prometheus starts one that takes OTLP, and scrapes an address.
+func Prometheus(t testing.TB, scrape string) *Server {
+	t.Helper()
+	at, dir := address(t), t.TempDir()
+	config := filepath.Join(dir, "prometheus.yaml")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "scrape_configs: [{job_name: scraped, scrape_interval: 1s, static_configs: [{targets: [%q]}]}]\n", scrape), 0o600))
+	return start(t, prometheus, at, "/-/ready", "--config.file="+config, "--storage.tsdb.path="+dir, "--web.listen-address="+at, "--web.enable-otlp-receiver")
+}

@@ -82,13 +82,13 @@ type agent struct {
 	records, retries atomic.Uint64
 }
 
-// start connects agents to a gateway, one after the other.
-func start(t testing.TB, n int, gateway string) []*agent {
+// start connects agents to a gateway, or to several in turn.
+func start(t testing.TB, n int, gateways ...string) []*agent {
 	t.Helper()
 	encoding.RegisterCompressor(zstdCompressor{})
 	agents := make([]*agent, n)
 	for i := range agents {
-		connection, err := grpc.NewClient("passthrough:///"+gateway,
+		connection, err := grpc.NewClient("passthrough:///"+gateways[i%len(gateways)],
 			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.UseCompressor(zstdCompressor{}.Name())))
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = connection.Close() })

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -29,15 +30,19 @@ const (
 	// share of what the gateway can take is what it gets while it is asked.
 	share = 0.5
 	// connectionsAtMost is how many an agent reports at once when nothing bounds it.
-	connectionsAtMost = 250
+	connectionsAtMost = 25
 	// scrapeAtMost is Prometheus' usual patience, halved.
 	scrapeAtMost = 5 * time.Second
 	// queryEvery is the pause between queries.
 	queryEvery = 100 * time.Millisecond
 )
 
-// gatewayOverlay reaches the simulated API server.
-const gatewayOverlay = "processors: {pod_enrichment: {kubernetes: {auth_type: kubeConfig}}}\n"
+// gatewayOverlay reaches the simulated API server, and has the memory of deploy/: 80 and 15 % of 2 GiB.
+const gatewayOverlay = `
+processors:
+  pod_enrichment: {kubernetes: {auth_type: kubeConfig}}
+  memory_limiter: {limit_percentage: 0, spike_limit_percentage: 0, limit_mib: 1638, spike_limit_mib: 307}
+`
 
 func number(t testing.TB, variable string, otherwise int) int {
 	t.Helper()
@@ -56,8 +61,9 @@ func TestLoad(t *testing.T) {
 	length := time.Duration(number(t, envSeconds, defaultSeconds)) * time.Second
 	interval := min(5*time.Second, length/5)
 	otlp, env := ports(t)
-	g := launch(t, shipped("gateway"), gatewayOverlay, otlp,
-		append(env, "KUBECONFIG="+serveNames(t, n), "GOGC=50", "GOMEMLIMIT=1600MiB")...) // as deploy/ has it
+	// Metrics are reported as often as agents report, so that a short run has some.
+	g := launch(t, shipped("gateway"), gatewayOverlay+fmt.Sprintf("connectors: {flow_metrics: {interval: %s}}\n", interval), otlp,
+		append(env, "KUBECONFIG="+serveNames(t, n), "GOMEMLIMIT=1600MiB")...) // as deploy/ has it
 	agents := start(t, n, g.otlp)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -69,6 +75,11 @@ func TestLoad(t *testing.T) {
 	most := saturate(t, g, agents, length, interval)
 	connections := int(share * most * interval.Seconds() / float64(n) / recordsPerConnection)
 	pace(t, g, agents, length, interval, max(1, connections))
+	from := g.usage(t)
+	_, series, _, err := g.scrape(t.Context())
+	require.NoError(t, err)
+	assert.Positive(t, series)
+	t.Logf("a scrape of %d series takes %s of processor", series, g.usage(t).cpu-from.cpu)
 	verify(t, g, agents, began)
 }
 
