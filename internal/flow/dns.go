@@ -165,7 +165,7 @@ func LookupFrom(res pcommon.Resource, lr plog.LogRecord) (Lookup, error) {
 		return l, nil
 	}
 	for _, v := range records.Slice().All() {
-		answer, err := ParseAnswer(v.Str())
+		answer, err := ParseAnswer(Text(v.Str()))
 		if err != nil {
 			return l, fmt.Errorf("attribute %s: %w", AttrRecords, err)
 		}

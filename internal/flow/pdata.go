@@ -179,7 +179,7 @@ func (r *Record) putInterfaces(a pcommon.Map) {
 func (r *Record) readInterfaces(a pcommon.Map) {
 	if list, ok := a.Get(AttrInterfaces); ok && list.Type() == pcommon.ValueTypeSlice {
 		for _, name := range list.Slice().All() {
-			r.Interfaces = append(r.Interfaces, name.Str())
+			r.Interfaces = append(r.Interfaces, Text(name.Str()))
 		}
 	}
 }
@@ -315,12 +315,12 @@ func (id *Identity) read(name string, v pcommon.Value) {
 	default:
 		return
 	}
-	*dst = cmp.Or(v.Str(), *dst)
+	*dst = cmp.Or(Text(v.Str()), *dst)
 }
 
 func (id *Identity) own(kind string, name pcommon.Value) {
 	if name.Str() != "" {
-		id.Workload, id.WorkloadKind = name.Str(), kind
+		id.Workload, id.WorkloadKind = Text(name.Str()), kind
 	}
 }
 
@@ -393,13 +393,13 @@ func StatusFrom(res pcommon.Resource, lr plog.LogRecord) NetworkStatus {
 	if v, ok := a.Get(AttrDrops); ok && v.Type() == pcommon.ValueTypeMap {
 		s.Drops = make(map[string]uint64, v.Map().Len())
 		for reason, packets := range v.Map().All() {
-			s.Drops[reason] = uint64(packets.Int())
+			s.Drops[Text(reason)] = uint64(packets.Int())
 		}
 	}
 	if v, ok := a.Get(AttrUnavailable); ok && v.Type() == pcommon.ValueTypeMap {
 		s.Unavailable = make(map[string]string, v.Map().Len())
 		for feature, why := range v.Map().All() {
-			s.Unavailable[feature] = why.Str()
+			s.Unavailable[Text(feature)] = Text(why.Str())
 		}
 	}
 	return s
@@ -421,9 +421,12 @@ func addrPort(a pcommon.Map, addrKey, portKey string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), nil
 }
 
+// Text makes a string that somebody sent UTF-8, as OTLP says it is: an answer with other bytes in it could not be sent.
+func Text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 func str(a pcommon.Map, key string) string {
 	if v, ok := a.Get(key); ok {
-		return v.Str()
+		return Text(v.Str())
 	}
 	return ""
 }

@@ -44,7 +44,7 @@ func Probes(a pcommon.Map) []ProbeCost {
 	for name, program := range v.Map().All() {
 		if program.Type() == pcommon.ValueTypeMap {
 			costs = append(costs, ProbeCost{
-				Program: name, Runs: num(program.Map(), probeRuns), RunTime: time.Duration(num(program.Map(), probeRunTime)),
+				Program: Text(name), Runs: num(program.Map(), probeRuns), RunTime: time.Duration(num(program.Map(), probeRunTime)),
 			})
 		}
 	}

@@ -116,7 +116,7 @@ func (r *Reader) sample(m pmetric.Metric, p point, counter bool, value float64, 
 		return true
 	}
 	s := Sample{
-		Series: Series{Node: r.node, Identity: r.identity, Metric: valid(m.Name()), Unit: valid(m.Unit()), Counter: counter},
+		Series: Series{Node: r.node, Identity: r.identity, Metric: flow.Text(m.Name()), Unit: flow.Text(m.Unit()), Counter: counter},
 		Time:   p.Timestamp().AsTime(), Value: value,
 	}
 	if counter && p.StartTimestamp() != 0 {
@@ -142,7 +142,7 @@ func (r *Reader) describe(s *Sample, p point) error {
 			return err
 		}
 		if !known {
-			further[valid(name)] = valid(v.AsString())
+			further[flow.Text(name)] = flow.Text(v.AsString())
 		}
 	}
 	s.Attributes = FormatAttributes(further)
@@ -163,17 +163,17 @@ func (r *Reader) describe(s *Sample, p point) error {
 func (d *Device) read(name string, v pcommon.Value) (known bool, err error) {
 	switch name {
 	case AttrID:
-		d.ID = valid(v.AsString())
+		d.ID = flow.Text(v.AsString())
 	case AttrParent:
-		d.Parent = valid(v.AsString())
+		d.Parent = flow.Text(v.AsString())
 	case AttrModel:
-		d.Model = valid(v.AsString())
+		d.Model = flow.Text(v.AsString())
 	case AttrName:
-		d.Model = cmp.Or(d.Model, valid(v.AsString()))
+		d.Model = cmp.Or(d.Model, flow.Text(v.AsString()))
 	case AttrPCIAddress:
-		d.PCIAddress = valid(v.AsString())
+		d.PCIAddress = flow.Text(v.AsString())
 	case AttrMIGProfile:
-		d.MIGProfile = valid(v.AsString())
+		d.MIGProfile = flow.Text(v.AsString())
 	case AttrIndex:
 		index, err := strconv.ParseUint(v.AsString(), 10, 32)
 		if err != nil {
@@ -195,10 +195,7 @@ func (r *Reader) isGPU(metric string, a pcommon.Map) bool {
 
 func text(a pcommon.Map, key string) string {
 	if v, ok := a.Get(key); ok {
-		return valid(v.AsString())
+		return flow.Text(v.AsString())
 	}
 	return ""
 }
-
-// valid makes text UTF-8: an answer with other bytes in it could not be sent.
-func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -99,7 +99,7 @@ func CountsFrom(res pcommon.Resource, lr plog.LogRecord) (Counts, error) {
 		if failed, ok := errors.Get(name); ok && failed.Type() == pcommon.ValueTypeMap && failed.Map().Len() > 0 {
 			n.Errors = make(map[string]uint64, failed.Map().Len())
 			for errno, v := range failed.Map().All() {
-				n.Errors[errno] = uint64(v.Int())
+				n.Errors[flow.Text(errno)] = uint64(v.Int())
 			}
 		}
 		c.Calls = append(c.Calls, n)
@@ -179,7 +179,7 @@ func (e *Event) readDetails(a pcommon.Map) {
 	e.TID = uint32(num(a, AttrTID))
 	e.Sampling = uint32(num(a, AttrSampling))
 	for name, v := range submap(a, AttrArguments).All() {
-		e.Arguments = append(e.Arguments, Argument{Name: name, Value: v.Str()})
+		e.Arguments = append(e.Arguments, Argument{Name: flow.Text(name), Value: flow.Text(v.Str())})
 	}
 }
 
@@ -299,7 +299,7 @@ func StatusFrom(res pcommon.Resource, lr plog.LogRecord) Status {
 	if unavailable := submap(a, AttrUnavailable); unavailable.Len() > 0 {
 		s.Unavailable = make(map[string]string, unavailable.Len())
 		for feature, why := range unavailable.All() {
-			s.Unavailable[feature] = why.Str()
+			s.Unavailable[flow.Text(feature)] = flow.Text(why.Str())
 		}
 	}
 	return s
@@ -307,7 +307,7 @@ func StatusFrom(res pcommon.Resource, lr plog.LogRecord) Status {
 
 func str(a pcommon.Map, key string) string {
 	if v, ok := a.Get(key); ok {
-		return v.Str()
+		return flow.Text(v.Str())
 	}
 	return ""
 }
