@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -209,13 +210,13 @@ func (x *index) read(page uint32, use func(r *row, h *health)) error {
 	return nil
 }
 
-// lexicon keeps the words of the indexes that were used last, up to a number of bytes.
+// lexicon keeps the words of indexes, up to a number of bytes. Which of them go is chance: queries ask all blocks in turn, so that those
+// of the one that was asked longest ago are the next to be wanted.
 type lexicon struct {
 	limit uint64
 
 	mu    sync.Mutex
 	bytes uint64
-	// known are oldest use first.
 	known []known
 }
 
@@ -230,9 +231,7 @@ func (l *lexicon) of(x *index) (*words, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if at := slices.IndexFunc(l.known, func(k known) bool { return k.index == x }); at >= 0 {
-		k := l.known[at]
-		l.known = append(slices.Delete(l.known, at, at+1), k)
-		return k.words, nil
+		return l.known[at].words, nil
 	}
 	w, err := x.decodeWords()
 	if err != nil {
@@ -244,8 +243,9 @@ func (l *lexicon) of(x *index) (*words, error) {
 	}
 	l.known, l.bytes = append(l.known, known{x, &w, size}), l.bytes+size
 	for l.bytes > l.limit && len(l.known) > 1 {
-		l.bytes -= l.known[0].bytes
-		l.known = slices.Delete(l.known, 0, 1)
+		at := rand.IntN(len(l.known) - 1)
+		l.bytes -= l.known[at].bytes
+		l.known = slices.Delete(l.known, at, at+1)
 	}
 	return &w, nil
 }

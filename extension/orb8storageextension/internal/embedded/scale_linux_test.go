@@ -48,7 +48,7 @@ func scaleBatchOf(batch []flow.Record, pods []flow.Identity, n, total int) {
 		chance := mix(uint64(connection), 1)
 		client := int(chance % scalePods)
 		server := int(mix(uint64(client), chance>>16%scalePeers) % scalePods)
-		start := epoch.Add(time.Duration(number) * scaleSeconds * time.Second / time.Duration(total))
+		start := epoch.Add(time.Duration(number) * (scaleSeconds * time.Second / time.Duration(total)))
 		port := uint16(32768 + chance>>40%28000)
 		address := func(pod int) netip.Addr {
 			var b [4]byte

@@ -19,10 +19,10 @@ const mergePause = time.Minute
 const (
 	// fanIn is how many blocks of about one size are merged to one.
 	fanIn = 4
-	// maxBlockRows bounds a merged block, and ageParts what it may span: one in so many of the retention. What is too old goes a
-	// block at a time.
+	// maxBlockRows bounds a merged block, and blockParts what it may span and take: one in so many of the retention, and of the bytes. What
+	// is too old or too much goes a block at a time.
 	maxBlockRows = 1 << 20
-	ageParts     = 8
+	blockParts   = 8
 )
 
 // keep writes and drops blocks until the store is closed.
@@ -253,23 +253,23 @@ func (d *disk) mergeable(s shelf) []*block.File {
 	defer d.store.mu.RUnlock()
 	files := *s.files()
 	for i := 0; i+fanIn <= len(files); i++ {
-		if run := files[i : i+fanIn]; worthMerging(run, d.store.settings.Retention/ageParts) {
+		if run := files[i : i+fanIn]; worthMerging(run, d.store.settings.Retention/blockParts, d.store.settings.MaxBytes/blockParts) {
 			return slices.Clone(run)
 		}
 	}
 	return nil
 }
 
-func worthMerging(run []*block.File, maxSpan time.Duration) bool {
+func worthMerging(run []*block.File, maxSpan time.Duration, maxBytes uint64) bool {
 	size := func(f *block.File) int { return (bits.Len64(f.Meta.Rows) + 1) / 2 }
-	var rows uint64
+	var rows, bytes uint64
 	for _, f := range run {
 		if size(f) != size(run[0]) {
 			return false
 		}
-		rows += f.Meta.Rows
+		rows, bytes = rows+f.Meta.Rows, bytes+f.Stored()
 	}
-	return rows <= maxBlockRows && run[len(run)-1].Meta.Written-run[0].Meta.Written <= int64(maxSpan)
+	return rows <= maxBlockRows && bytes <= maxBytes && run[len(run)-1].Meta.Written-run[0].Meta.Written <= int64(maxSpan)
 }
 
 // merge puts one block in the place of several. A process that ends before the last of them is gone finds them covered by the one.
