@@ -37,11 +37,11 @@ const (
 	queryEvery = 100 * time.Millisecond
 )
 
-// gatewayOverlay reaches the simulated API server, and has the memory of deploy/: 80 and 15 % of 2 GiB.
+// gatewayOverlay reaches the simulated API server, and has the memory that docs/kubernetes.md says for a thousand nodes: 80 and 15 % of 4 GiB.
 const gatewayOverlay = `
 processors:
   pod_enrichment: {kubernetes: {auth_type: kubeConfig}}
-  memory_limiter: {limit_percentage: 0, spike_limit_percentage: 0, limit_mib: 1638, spike_limit_mib: 307}
+  memory_limiter: {limit_percentage: 0, spike_limit_percentage: 0, limit_mib: 3276, spike_limit_mib: 614}
 `
 
 func number(t testing.TB, variable string, otherwise int) int {
@@ -63,7 +63,7 @@ func TestLoad(t *testing.T) {
 	otlp, env := ports(t)
 	// Metrics are reported as often as agents report, so that a short run has some.
 	g := launch(t, shipped("gateway"), gatewayOverlay+fmt.Sprintf("connectors: {flow_metrics: {interval: %s}}\n", interval), otlp,
-		append(env, "KUBECONFIG="+serveNames(t, n), "GOMEMLIMIT=1600MiB")...) // as deploy/ has it
+		append(env, "KUBECONFIG="+serveNames(t, n), "GOMEMLIMIT=3200MiB")...)
 	agents := start(t, n, g.otlp)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
