@@ -53,7 +53,7 @@ func BenchmarkCost(b *testing.B) {
 		{"latency", reattach(b, latency), []*ebpf.Program{latency.enter, latency.exit}},
 	}
 	const rounds, statsRounds = 15, 5
-	calls := max(b.N/rounds, 10_000)
+	calls := max(b.N/rounds, 1_000_000)
 	costs, over, run := map[string][]float64{}, map[string][]float64{}, map[string][]float64{}
 	for range rounds {
 		var none float64
