@@ -26,7 +26,7 @@ func tenant() map[string]any {
 }
 
 // openEngine starts an extension over a server, with a tenant's headers.
-func openEngine(t *testing.T, backend, endpoint string, headers map[string]any) *storageExtension {
+func openEngine(t testing.TB, backend, endpoint string, headers map[string]any) *storageExtension {
 	t.Helper()
 	config := createDefaultConfig().(*Config)
 	require.NoError(t, confmap.NewFromStringMap(map[string]any{backend: map[string]any{

@@ -70,7 +70,8 @@ func appendDouble(to []byte, f float64) []byte {
 }
 
 func appendString(to []byte, s string) []byte {
-	plain := utf8.ValidString(s)
+	s = strings.ToValidUTF8(s, string(utf8.RuneError))
+	plain := true
 	for i := 0; plain && i < len(s); i++ {
 		plain = s[i] >= ' ' && s[i] != '"' && s[i] != '\\'
 	}

@@ -67,6 +67,7 @@ func TestNoJSON(t *testing.T) {
 func FuzzJSON(f *testing.F) {
 	f.Add([]byte(`{"a":[1,2.5,{"b":null}],"c":"\u00e9","d":true}`))
 	f.Add([]byte(`{"a":1e5}`))
+	f.Add([]byte("{\"\x9f\":null}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		first := pcommon.NewMap()
 		if readMap(text, first) != nil {

@@ -154,7 +154,11 @@ func readRows(r io.Reader, use func(*row) error) error {
 		}
 		var one row
 		if err := json.Unmarshal(scanner.Bytes(), &one); err != nil {
-			return fmt.Errorf("its answer has a line that is none: %q", excerpt(scanner.Bytes()))
+			line := string(excerpt(scanner.Bytes()))
+			if !scanner.Scan() && scanner.Err() != nil {
+				return scanner.Err() // the answer was cut off, and the line is its last
+			}
+			return fmt.Errorf("its answer has a line that is none: %q", line)
 		}
 		if err := use(&one); err != nil {
 			return err

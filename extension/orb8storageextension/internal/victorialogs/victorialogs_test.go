@@ -96,6 +96,23 @@ func TestAnAnswerThatFails(t *testing.T) {
 	assert.ErrorContains(t, err, "unexpected EOF")
 }
 
+// An answer that is cut off is no answer, wherever it is cut.
+func TestACutAnswer(t *testing.T) {
+	for _, sent := range []string{"{\"_msg\":\"a\"}\n{\"_msg", "{\"_msg\":\"a\"}\n"} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.Contains(r.FormValue("query"), "stats") {
+				_, _ = w.Write([]byte(sent))
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}
+		}))
+		t.Cleanup(s.Close)
+		e := &Engine{Client: engine.Client{Queries: s.Client(), Endpoint: s.URL, Name: "VictoriaLogs"}}
+		_, err := e.Read(t.Context(), query(), 1, func([]byte) error { return nil })
+		assert.ErrorContains(t, err, "cannot read from VictoriaLogs: unexpected EOF")
+	}
+}
+
 func FuzzRows(f *testing.F) {
 	f.Add("{\"_msg\":\"x\",\"_time\":\"1970-01-01T00:00:02Z\",\"lines\":\"5\"}\n\n")
 	f.Add("cannot execute query")
