@@ -52,7 +52,7 @@ func start(t testing.TB, e engine, address, ready string, args ...string) *Serve
 	testutil.Require(t, Require, err == nil, fmt.Sprint(err))
 	s := &Server{URL: "http://" + address, t: t, program: program, args: args, ready: ready}
 	t.Cleanup(func() {
-		s.end(syscall.SIGTERM)
+		s.Kill() // nobody needs its data any more
 		if t.Failed() {
 			t.Logf("end of the log of %s:\n%s", filepath.Base(program), s.log.tail())
 		}

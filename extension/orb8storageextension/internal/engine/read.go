@@ -19,9 +19,11 @@ import (
 )
 
 const (
-	// slack is by how much a record's instant in the engine, which is that of its end, may be later than its beginning, or than the
-	// clock here: agents tell every few seconds, and nodes' clocks differ.
+	// slack is by how much a record's instant may be later than the clock here: nodes' clocks differ.
 	slack = 10 * time.Minute
+	// longest is how long a record may be, whose instant in the engine is that of its end: agents tell every few seconds. One that
+	// began in the range and ended so much after it is not found.
+	longest = time.Minute
 	// idsPerQuery bounds a query's text: engines refuse one of more than 100 KiB.
 	idsPerQuery = 1000
 	// maxIDs is from when on reading all of the range is less work than asking for each connection.
@@ -279,7 +281,7 @@ func (v *view) flows(ctx context.Context, selection *storage.Selection) error {
 	f := newFound[flow.Record](v)
 	where := flowCondition(selection)
 	decode := (*line).flow
-	if err := f.read(ctx, flow.EventNameFlow, slack, where, decode); err != nil {
+	if err := f.read(ctx, flow.EventNameFlow, longest, where, decode); err != nil {
 		return err
 	}
 	asked := map[string]bool{}
@@ -294,14 +296,14 @@ func (v *view) flows(ctx context.Context, selection *storage.Selection) error {
 			}
 		}
 		if len(asked) > maxIDs {
-			if err := f.read(ctx, flow.EventNameFlow, slack, nil, decode); err != nil {
+			if err := f.read(ctx, flow.EventNameFlow, longest, nil, decode); err != nil {
 				return err
 			}
 			break
 		}
 		for ids := range slices.Chunk(fresh, idsPerQuery) {
 			of := Any{{{Fields: []string{flow.AttrConnectionID, AttrTuple}, Equal: ids}}}
-			if err := f.read(ctx, flow.EventNameFlow, slack, of, decode); err != nil {
+			if err := f.read(ctx, flow.EventNameFlow, longest, of, decode); err != nil {
 				return err
 			}
 		}
@@ -324,7 +326,7 @@ func (v *view) lookups(ctx context.Context, selection *storage.LookupSelection) 
 func (v *view) counts(ctx context.Context, selection *storage.SyscallSelection) error {
 	f := newFound[syscalls.Counts](v)
 	where := syscallCondition(selection)
-	if err := f.read(ctx, syscalls.EventNameCounts, slack, where, (*line).counts); err != nil {
+	if err := f.read(ctx, syscalls.EventNameCounts, longest, where, (*line).counts); err != nil {
 		return err
 	}
 	callers := map[string]struct{}{}
@@ -336,7 +338,7 @@ func (v *view) counts(ctx context.Context, selection *storage.SyscallSelection) 
 	if len(where) > 0 {
 		for ids := range slices.Chunk(slices.Sorted(maps.Keys(callers)), idsPerQuery) {
 			of := Any{{{Fields: []string{flow.AttrCgroupID}, Equal: ids}}}
-			if err := f.read(ctx, syscalls.EventNameCounts, slack, of, (*line).counts); err != nil {
+			if err := f.read(ctx, syscalls.EventNameCounts, longest, of, (*line).counts); err != nil {
 				return err
 			}
 		}

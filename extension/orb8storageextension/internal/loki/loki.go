@@ -21,6 +21,11 @@ const (
 	queryPath  = "/loki/api/v1/query_range"
 	nodesPath  = "/loki/api/v1/label/" + labelNode + "/values"
 
+	// firstLines is how many lines are asked for before it is known how long they are, and pageBytes about how much of the longest
+	// found so far after that: Loki's parts say no more than 4 MiB to each other, and a query whose answer is larger hangs.
+	firstLines = 50
+	pageBytes  = 2 << 20
+
 	// parallel is how many nodes are asked for at once, as each takes a query.
 	parallel = 8
 )
@@ -42,19 +47,24 @@ func (e *Engine) Write(ctx context.Context, logs plog.Logs) error {
 	return e.Client.Push(ctx, insertPath, nil, logs)
 }
 
-// Read goes back from the newest line, a page at a time, until it has read max lines or all.
-func (e *Engine) Read(ctx context.Context, q engine.Query, max int, use func(line []byte) error) (from time.Time, err error) {
+// Read goes back from the newest line, a page at a time, until it has read so many lines or all.
+func (e *Engine) Read(ctx context.Context, q engine.Query, most int, use func(line []byte) error) (from time.Time, err error) {
+	limit := min(firstLines, e.PageLines)
 	for total := 0; ; {
-		p, err := e.page(ctx, &q, e.PageLines, use)
-		if err != nil || p.lines < e.PageLines {
+		p, err := e.page(ctx, &q, limit, use)
+		if err != nil || p.lines < limit {
 			return from, err
 		}
-		if total += p.lines; total >= max {
+		if total += p.lines; total >= most {
 			return p.oldest.Add(1), nil
 		}
 		// Of the oldest instant there may be more: all of it is read again, and what is there twice is known by its id.
 		next := p.oldest.Add(1)
-		if !next.Before(q.Until) {
+		if next.Before(q.Until) {
+			limit = min(e.PageLines, firstLines+pageBytes/(p.widest+1))
+		} else if limit < e.PageLines {
+			limit = min(e.PageLines, 2*limit)
+		} else {
 			return from, fmt.Errorf("%s has %d lines or more of one instant, %s, which is all that an answer has: raise Loki's "+
 				"max_entries_limit_per_query and query_lines", q.Event, p.lines, p.oldest.Format(time.RFC3339Nano))
 		}
@@ -105,6 +115,8 @@ func (e *Engine) Latest(ctx context.Context, q engine.Query, use func(line []byt
 type page struct {
 	lines  int
 	oldest time.Time
+	// widest is the length of the longest line.
+	widest int
 }
 
 // page reads the newest lines of a query.
@@ -155,6 +167,7 @@ func readPage(r io.Reader, use func(line []byte) error) (p page, err error) {
 				p.oldest = at
 			}
 			p.lines++
+			p.widest = max(p.widest, len(value[1]))
 			if err := use([]byte(value[1])); err != nil {
 				return p, err
 			}

@@ -100,6 +100,39 @@ func TestPages(t *testing.T) {
 	assert.ErrorContains(t, err, "orb8.dns has 3 lines or more of one instant, 1970-01-01T00:00:00.000000007Z")
 }
 
+// A page is small until it is known how long the lines are, and grows where one instant has more lines than a page.
+func TestPagesBySize(t *testing.T) {
+	var limits []int
+	var width int
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit, _ := strconv.Atoi(r.FormValue("limit"))
+		end, _ := strconv.ParseInt(r.FormValue("end"), 10, 64)
+		limits = append(limits, limit)
+		var values []string
+		for range min(limit, 120) { // all of one instant, and one line before
+			values = append(values, fmt.Sprintf(`["%d",%q]`, min(end-1, 50), strings.Repeat("x", width)))
+		}
+		if limit > 120 && end > 50 {
+			for len(values) < limit {
+				values = append(values, fmt.Sprintf(`["40",%q]`, "y"))
+			}
+		}
+		fmt.Fprintf(w, `{"data":{"resultType":"streams","result":[{"values":[%s]}]}}`, strings.Join(values, ","))
+	}))
+	t.Cleanup(s.Close)
+	e := &Engine{Client: engine.Client{Queries: s.Client(), Endpoint: s.URL, Name: "Loki"}, PageLines: 5000}
+	width = 1000
+	_, err := e.Read(t.Context(), query(), 5000, func([]byte) error { return nil })
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(limits), 2)
+	assert.Equal(t, firstLines, limits[0])
+	assert.Equal(t, firstLines+pageBytes/1001, limits[1])
+	limits, width = nil, 1<<16
+	_, err = e.Read(t.Context(), query(), 5000, func([]byte) error { return nil })
+	require.NoError(t, err)
+	assert.Equal(t, []int{50, 81, 162}, limits[:3])
+}
+
 func TestLatest(t *testing.T) {
 	q := query()
 	for i := range 20 {
