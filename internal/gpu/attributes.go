@@ -18,6 +18,8 @@ const (
 	AttrPCIAddress = "gpu.pci.bdf"
 	// AttrMIGProfile is 1g.10gb, say.
 	AttrMIGProfile = "gpu.mig.profile"
+	// AttrSharing is how containers share the device, if they do. Allocations tell which do, so no series is told apart by it.
+	AttrSharing = "gpu.sharing.strategy"
 )
 
 // TypeGPU is the AttrType of GPUs.

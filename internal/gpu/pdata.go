@@ -180,7 +180,7 @@ func (d *Device) read(name string, v pcommon.Value) (known bool, err error) {
 			return true, fmt.Errorf("attribute %s: %q is not the number of a GPU", AttrIndex, v.AsString())
 		}
 		d.Index = uint32(index)
-	case AttrType, AttrVendor:
+	case AttrType, AttrVendor, AttrSharing:
 	default:
 		return false, nil
 	}
