@@ -1,0 +1,239 @@
+package cuda
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/internal/testutil"
+)
+
+// TestNewLibraries holds that a library is found after it was mapped, and let go of some time after nobody maps it.
+func TestNewLibraries(t *testing.T) {
+	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
+	changed := make(chan struct{}, 100)
+	e := newEngine(t, Options{Changed: func() { changed <- struct{}{} }, keep: time.Nanosecond, quiet: true, Interval: 20 * time.Millisecond})
+	require.Empty(t, e.Files())
+	c := g.start(t, program, library)
+	attached(t, e, 1)
+	<-changed
+	c.call(t, "cuLaunchKernel", 1000, 1)
+	assert.EqualValues(t, 1000, g.drained(t, e)[KernelLaunch].Calls)
+
+	c.end(t)
+	require.Eventually(t, func() bool { return len(e.Files()) == 0 }, patience, tick)
+	<-changed
+	d := g.start(t, program, stub(t, "libcuda.so.580.65.06", pushes))
+	f := attached(t, e, 1)
+	assert.Equal(t, "libcuda.so.580.65.06", f.Name)
+	d.call(t, "cuLaunchKernel", 10, 1)
+	assert.EqualValues(t, 10, g.drained(t, e)[KernelLaunch].Calls)
+}
+
+// TestWordOfAMapping holds that where the kernel tells of new mappings nobody waits for the interval, which is an hour here.
+func TestWordOfAMapping(t *testing.T) {
+	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
+	e := newEngine(t, Options{})
+	testutil.Require(t, "fentry", e.Quiet() == nil, "this kernel has no programs at its functions' entries (fentry)")
+	c := g.start(t, program, library)
+	attached(t, e, 1)
+	c.call(t, "cuLaunchKernel", 3, 1)
+	assert.EqualValues(t, 3, g.drained(t, e)[KernelLaunch].Calls)
+}
+
+// TestForksAndExecs holds that every process of a storm of short ones is counted once its library is known.
+func TestForksAndExecs(t *testing.T) {
+	g := newGroup(t)
+	c := g.start(t, compile(t, "caller.c", "caller"), stub(t, driverFile, pushes))
+	e := newEngine(t, Options{})
+	const processes = 500
+	c.call(t, "fork", processes, 1)
+	assert.EqualValues(t, processes, g.drained(t, e)[KernelLaunch].Calls)
+	f := attached(t, e, 1)
+	assert.NoError(t, f.Err)
+	assert.NoError(t, e.Err())
+}
+
+// overlay mounts a directory over another one's files, and returns where.
+func overlay(t *testing.T, lower string) string {
+	t.Helper()
+	dir := t.TempDir()
+	at := filepath.Join(dir, "merged")
+	options := "lowerdir=" + lower
+	for _, name := range []string{"upperdir", "workdir"} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.Mkdir(path, 0o755))
+		options += "," + name + "=" + path
+	}
+	require.NoError(t, os.Mkdir(at, 0o755))
+	require.NoError(t, unix.Mount("overlay", at, "overlay", 0, options))
+	t.Cleanup(func() { assert.NoError(t, unix.Unmount(at, 0)) })
+	return at
+}
+
+// TestOverlays holds that a file that two containers see through mounts of their own is one, and counts once.
+func TestOverlays(t *testing.T) {
+	everyMode(t, func(t *testing.T, opts Options) {
+		program, library := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes)
+		a, b := newGroup(t), newGroup(t)
+		var paths []string
+		for range 2 {
+			paths = append(paths, filepath.Join(overlay(t, filepath.Dir(library)), driverFile))
+		}
+		devices := map[uint64]bool{}
+		for _, path := range paths {
+			var st unix.Stat_t
+			require.NoError(t, unix.Stat(path, &st))
+			devices[st.Dev] = true
+		}
+		require.Len(t, devices, 2, "to stat they are two")
+		c, d := a.start(t, program, paths[0]), b.start(t, program, paths[1])
+		e := newEngine(t, opts)
+		attached(t, e, 2)
+		c.call(t, "cuLaunchKernel", 100, 1)
+		d.call(t, "cuLaunchKernel", 10, 1)
+		d.call(t, "cuStreamSynchronize", 1, 1)
+		counted := counts{}
+		require.Zero(t, counted.drain(t, e))
+		assert.EqualValues(t, 100, counted[a.id][KernelLaunch].Calls)
+		assert.EqualValues(t, 10, counted[b.id][KernelLaunch].Calls)
+		assert.EqualValues(t, 1, counted[b.id][StreamSynchronize].Calls)
+		require.NoError(t, e.Close(), "the mounts are let go of")
+		c.end(t)
+		d.end(t)
+	})
+}
+
+// TestDeletedLibrary holds that a library that has been deleted, and another one put in its place, is still found; without the right
+// to follow map_files that is said.
+func TestDeletedLibrary(t *testing.T) {
+	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
+	c := g.start(t, program, library)
+	require.NoError(t, os.Remove(library))
+	require.NoError(t, os.WriteFile(library, []byte("something else"), 0o600))
+	e := newEngine(t, Options{})
+	require.NoError(t, e.Files()[0].Err)
+	c.call(t, "cuLaunchKernel", 7, 1)
+	assert.EqualValues(t, 7, g.drained(t, e)[KernelLaunch].Calls)
+	require.NoError(t, e.Close())
+
+	e = newEngine(t, Options{byRoot: true})
+	assert.ErrorContains(t, e.Files()[0].Err, "cannot open")
+	assert.Zero(t, e.Files()[0].Functions)
+}
+
+// TestReplacedLibrary holds that what a container puts in the place of a mapped file is not taken for it.
+func TestReplacedLibrary(t *testing.T) {
+	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
+	g.start(t, program, library)
+	require.NoError(t, os.Remove(library))
+	gone := library + " (deleted)" // as maps then has it
+	for _, fake := range []func() error{
+		func() error { return os.WriteFile(gone, []byte("not it"), 0o600) },
+		func() error { return unix.Mkfifo(gone, 0o600) },
+		func() error { return os.Symlink("/etc/passwd", gone) },
+	} {
+		require.NoError(t, fake())
+		e := newEngine(t, Options{byRoot: true})
+		assert.Error(t, e.Files()[0].Err)
+		require.NoError(t, e.Close())
+		require.NoError(t, os.Remove(gone))
+	}
+}
+
+// TestNotALibrary holds that a file that only has the name is told of, and nothing else comes of it.
+func TestNotALibrary(t *testing.T) {
+	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, "-DRUNTIME"), newGroup(t)
+	g.start(t, program, library)
+	e := newEngine(t, Options{})
+	require.Len(t, e.Files(), 1)
+	assert.ErrorContains(t, e.Files()[0].Err, "exports none of the functions that are counted")
+	assert.Contains(t, e.Files()[0].String(), "0 functions of 1 processes are counted")
+}
+
+func TestSteppedFunctions(t *testing.T) {
+	program, library := compile(t, "caller.c", "caller"), stub(t, driverFile, steps)
+	t.Run("skip", func(t *testing.T) {
+		g := newGroup(t)
+		c := g.start(t, program, library)
+		e := newEngine(t, Options{})
+		f := e.Files()[0]
+		assert.Zero(t, f.Functions)
+		assert.Contains(t, f.Stepped, "cuLaunchKernel")
+		assert.Contains(t, f.String(), "0 functions of 1 processes are counted, 15 not, as they begin with what the kernel has to single-step")
+		c.call(t, "cuLaunchKernel", 10, 1)
+		assert.Empty(t, g.drained(t, e))
+	})
+	t.Run("count", func(t *testing.T) {
+		g := newGroup(t)
+		c := g.start(t, program, library)
+		e := newEngine(t, Options{Stepped: CountStepped})
+		assert.Empty(t, e.Files()[0].Stepped)
+		c.call(t, "cuLaunchKernel", 1000, 2)
+		c.call(t, "cuStreamSynchronize", 10, 1)
+		got := g.drained(t, e)
+		assert.EqualValues(t, 2000, got[KernelLaunch].Calls)
+		assert.EqualValues(t, 10, got[StreamSynchronize].Calls)
+	})
+	t.Run("sample", func(t *testing.T) {
+		g := newGroup(t)
+		c := g.start(t, program, library)
+		e := newEngine(t, Options{Stepped: SampleStepped, window: 10 * time.Millisecond})
+		assert.True(t, e.Files()[0].Sampled)
+		sampled := counts{}
+		var called uint64
+		require.Eventually(t, func() bool {
+			c.call(t, "cuLaunchKernel", 1000, 1)
+			called += 1000
+			sampled.drain(t, e)
+			return sampled[g.id][KernelLaunch].Calls > 0
+		}, patience, tick)
+		n := sampled[g.id][KernelLaunch].Calls
+		assert.Zero(t, n%SampleFactor)
+		assert.Less(t, n/SampleFactor, called, "most of the time it is not looked at")
+		require.Eventually(t, func() bool {
+			before := e.sampling()
+			c.call(t, "cuLaunchKernel", 1, 1)
+			return !before
+		}, patience, tick, "a window closes")
+	})
+}
+
+// TestRuntime holds that libcudart is looked at for what libcuda does not show, in the processes of that libcuda alone.
+func TestRuntime(t *testing.T) {
+	program := compile(t, "caller.c", "caller")
+	seen, unseen := stub(t, driverFile, pushes), stub(t, driverFile, steps)
+	runtime := stub(t, "libcudart.so.12", pushes, "-DRUNTIME")
+	a, b := newGroup(t), newGroup(t)
+	good, bad := a.start(t, program, seen, runtime), b.start(t, program, unseen, runtime)
+	e := newEngine(t, Options{})
+	require.Len(t, e.Files(), 3)
+	for _, c := range []*caller{good, bad} {
+		// As libcudart does: it calls libcuda.
+		for _, name := range []string{"cudaLaunchKernel", "cuLaunchKernel"} {
+			c.call(t, name, 50, 1)
+		}
+		c.call(t, "cudaMemcpy", 2, 1, 0, 0, 100, 1)
+	}
+	counted := counts{}
+	require.Zero(t, counted.drain(t, e))
+	assert.Equal(t, map[Kind]Count{KernelLaunch: {Calls: 50}}, counted[a.id], "libcuda has them")
+	assert.Equal(t, map[Kind]Count{KernelLaunch: {Calls: 50}, CopyHostToDevice: {Calls: 2, Bytes: 200}}, counted[b.id])
+}
+
+// sampling tells whether a window of samples is open.
+func (e *Engine) sampling() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, f := range e.files {
+		if len(f.sampling) > 0 {
+			return true
+		}
+	}
+	return false
+}
