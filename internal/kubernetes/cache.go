@@ -23,6 +23,7 @@ type Cache struct {
 
 	mu       sync.RWMutex
 	pods     map[string]*entry // by UID, and static ones by that of their cgroup too
+	names    map[podName]*entry
 	claims   map[netip.Addr]*claim
 	nodes    map[string]*Node
 	services map[string]*Service
@@ -41,6 +42,9 @@ type Cache struct {
 	// lost is since when the API has told nothing; zero while it does.
 	lost time.Time
 }
+
+// podName is what no two pods of a cluster are called at a time.
+type podName struct{ namespace, name string }
 
 // entry is a pod in all its states.
 type entry struct {
@@ -66,6 +70,7 @@ func NewCache(wide bool, keepDeleted time.Duration, changed func()) *Cache {
 		now:         time.Now,
 		changed:     changed,
 		pods:        map[string]*entry{},
+		names:       map[podName]*entry{},
 		claims:      map[netip.Addr]*claim{},
 		nodes:       map[string]*Node{},
 		services:    map[string]*Service{},
@@ -82,6 +87,17 @@ func (c *Cache) Pod(uid string) (*Pod, bool) {
 	defer c.mu.RUnlock()
 	e := c.pods[uid]
 	if e == nil || e.pod == nil {
+		return nil, false
+	}
+	return e.pod, true
+}
+
+// PodNamed returns the pod with the name: the one that is there, or else the last that was.
+func (c *Cache) PodNamed(namespace, name string) (*Pod, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	e := c.names[podName{namespace, name}]
+	if e == nil {
 		return nil, false
 	}
 	return e.pod, true
@@ -201,6 +217,10 @@ func (c *Cache) putPod(p *Pod) {
 	if p.staticUID != "" {
 		c.pods[p.staticUID] = e
 	}
+	// The last state of a deleted pod may come when its successor is there.
+	if other := c.names[podName{p.Namespace, p.Name}]; other == nil || !other.deletedAt.IsZero() || !p.from.Before(other.pod.from) {
+		c.names[podName{p.Namespace, p.Name}] = e
+	}
 	until := p.stopped
 	if p.over && until.IsZero() {
 		if isNew {
@@ -267,8 +287,13 @@ func (c *Cache) forget(d *departure) {
 		c.observed--
 	case !e.deletedAt.Equal(d.at):
 		return // it was only observed then, and has become known since
-	case c.pods[e.pod.staticUID] == e:
-		delete(c.pods, e.pod.staticUID)
+	default:
+		if c.pods[e.pod.staticUID] == e {
+			delete(c.pods, e.pod.staticUID)
+		}
+		if name := (podName{e.pod.Namespace, e.pod.Name}); c.names[name] == e {
+			delete(c.names, name)
+		}
 	}
 	if c.pods[d.uid] == e {
 		delete(c.pods, d.uid)

@@ -66,6 +66,46 @@ func TestPodByUID(t *testing.T) {
 	}
 }
 
+func TestPodByName(t *testing.T) {
+	c := newTestCache(false)
+	uid := func() string {
+		if p, ok := c.PodNamed("ml", "train-0"); ok {
+			return p.UID
+		}
+		return ""
+	}
+	named := func(uid string, from float64) *Pod {
+		return &Pod{UID: uid, Namespace: "ml", Name: "train-0", from: at(from)}
+	}
+	assert.Empty(t, uid())
+	c.setPod(named("a", 900))
+	assert.Equal(t, "a", uid())
+	c.setPod(named("b", 950))
+	assert.Equal(t, "b", uid(), "a StatefulSet calls the next pod as it called the one before")
+	c.deletePod(named("a", 900))
+	assert.Equal(t, "b", uid(), "the end of the one before comes late")
+	c.deletePod(named("b", 950))
+	assert.Equal(t, "b", uid(), "deleted pods are kept")
+	c.replacePods([]*Pod{named("c", 940)})
+	assert.Equal(t, "c", uid())
+	c.deletePod(named("c", 940))
+	c.clock = at(1301)
+	c.Sweep()
+	assert.Empty(t, uid())
+	assert.Empty(t, c.names)
+
+	p := &Pod{UID: "a", Containers: []Container{{Name: "main", ids: []string{"now", "before"}}, {Name: "waiting"}}}
+	id, ok := p.ContainerNamed("main")
+	assert.True(t, ok)
+	assert.Equal(t, "now", id)
+	for _, name := range []string{"waiting", "other"} {
+		_, ok = p.ContainerNamed(name)
+		assert.False(t, ok)
+	}
+	assert.Equal(t, "a", p.CgroupUID())
+	assert.Equal(t, "hash", (&Pod{UID: "a", staticUID: "hash"}).CgroupUID())
+}
+
 func TestDeletedPodsAreKept(t *testing.T) {
 	c := newTestCache(false)
 	p := pod("a", 900, addr1)

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -86,6 +87,19 @@ func (p *Pod) Labels() string {
 		return ""
 	}
 	return p.labels.Value()
+}
+
+// CgroupUID returns the UID by which the pod's cgroups are named.
+func (p *Pod) CgroupUID() string { return cmp.Or(p.staticUID, p.UID) }
+
+// ContainerNamed returns the id of the container's present instance, or of its last. It returns false where none has started yet.
+func (p *Pod) ContainerNamed(name string) (id string, ok bool) {
+	for i := range p.Containers {
+		if c := &p.Containers[i]; c.Name == name && len(c.ids) > 0 {
+			return c.ids[0], true
+		}
+	}
+	return "", false
 }
 
 // Container returns the container with the id, which is 64 hexadecimal digits. It returns false for the pod's sandbox.

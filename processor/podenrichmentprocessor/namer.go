@@ -58,7 +58,39 @@ func (t *attempt) resource(attrs pcommon.Map) bool {
 			putAbsent(attrs, flow.AttrZone, node.Zone)
 		}
 	}
-	return t.byUID(attrs, t.local)
+	return t.byName(attrs) && t.byUID(attrs, t.local)
+}
+
+// byName identifies the container that a resource names without its cgroup, as the kubelet names whom a device belongs to: it gets the
+// UID and the id that its cgroup would have told, so that both are one.
+func (t *attempt) byName(attrs pcommon.Map) bool {
+	names := t.local
+	pod, container := str(attrs, names.pod), str(attrs, names.container)
+	if pod == "" || container == "" || str(attrs, names.podUID) != "" || str(attrs, names.containerID) != "" {
+		return true
+	}
+	if _, ok := attrs.Get(names.cgroupID); ok {
+		return true
+	}
+	namespace := str(attrs, names.namespace)
+	known, ok := t.cache.PodNamed(namespace, pod)
+	if !ok {
+		t.ask()
+		return t.missing(absentee{id: namespace + "/" + pod})
+	}
+	id, ok := known.ContainerNamed(container)
+	if !ok {
+		// It has been given a device, and is about to start.
+		t.ask()
+		return t.missing(absentee{id: namespace + "/" + pod + "/" + container})
+	}
+	putAbsent(attrs, names.podUID, known.CgroupUID())
+	putAbsent(attrs, names.containerID, id)
+	t.putPod(attrs, names, known)
+	if c, ok := known.Container(id); ok {
+		putContainer(attrs, names, c)
+	}
+	return true
 }
 
 // byUID names the pod that attrs have the UID of, and the container that they have the id of.

@@ -253,6 +253,33 @@ func TestPods(t *testing.T) {
 		return out
 	}
 
+	t.Run("named without a cgroup", func(t *testing.T) {
+		a := newAgent(t, plane.Kubeconfig(), nil, nil)
+		begun := makePod(t, client, "train-0", "node-1", "10.244.1.60", nil, nil)
+		by := func(names map[string]any) plog.Logs {
+			ld := oneRecord(t, 0, nil)
+			require.NoError(t, ld.ResourceLogs().At(0).Resource().Attributes().FromRaw(names))
+			return ld
+		}
+		allocated := map[string]any{"k8s.namespace.name": "default", "k8s.pod.name": "train-0", "k8s.container.name": "main"}
+		a.consume(t, by(allocated))
+		assert.Empty(t, a.sink.AllLogs(), "the kubelet gives a device before the container begins")
+		begin(t, client, begun, containerOf("6"))
+		named, _ := a.received(t, 0)
+		id := a.cgroupOf(t, string(begun.UID), containerOf("6"))
+		a.consume(t, oneRecord(t, id, nil))
+		measured, _ := a.received(t, 1)
+		for _, of := range []string{"orb8.cgroup.id", "orb8.cgroup.path", "container.runtime.name", "orb8.k8s.pod.qos_class"} {
+			delete(measured, of)
+		}
+		assert.Equal(t, measured, named, "both are one container")
+		assert.Equal(t, containerOf("6"), named["container.id"])
+
+		a.consume(t, by(map[string]any{"k8s.namespace.name": "default", "k8s.pod.name": "train-0"}))
+		partly, _ := a.received(t, 2)
+		assert.NotContains(t, partly, "k8s.pod.uid", "it is no container")
+	})
+
 	t.Run("node", func(t *testing.T) {
 		a := newAgent(t, plane.Kubeconfig(), nil, nil)
 		webID := a.cgroupOf(t, string(web.UID), containerOf("a"))
