@@ -71,7 +71,22 @@ type DCGMConfig struct {
 // CUDAConfig is of probes on the CUDA library of programs.
 type CUDAConfig struct {
 	Mode Mode `mapstructure:"mode"`
+	// SingleStepped says what to do with functions of which a probe costs 10 µs a call, as they begin with an instruction that the
+	// kernel cannot emulate.
+	SingleStepped SingleStepped `mapstructure:"single_stepped"`
 }
+
+// SingleStepped is what becomes of functions that the kernel has to single-step.
+type SingleStepped string
+
+const (
+	// SteppedSkip does not count them.
+	SteppedSkip SingleStepped = "skip"
+	// SteppedSample counts them for a second in ten, and takes that ten times: an estimate.
+	SteppedSample SingleStepped = "sample"
+	// SteppedCount counts them whatever it costs.
+	SteppedCount SingleStepped = "count"
+)
 
 // PodResourcesConfig is of the kubelet's answer to which container has which device.
 type PodResourcesConfig struct {
@@ -112,7 +127,7 @@ func createDefaultConfig() component.Config {
 		ControllerConfig:     controller,
 		NVML:                 NVMLConfig{Mode: ModeAuto, LibraryPaths: defaultLibraryPaths(), Hold: HoldBusy},
 		DCGM:                 DCGMConfig{Mode: ModeAuto, Endpoint: "http://127.0.0.1:9400/metrics"},
-		CUDA:                 CUDAConfig{Mode: ModeAuto},
+		CUDA:                 CUDAConfig{Mode: ModeAuto, SingleStepped: SteppedSkip},
 		PodResources:         PodResourcesConfig{Mode: ModeAuto, Socket: "/var/lib/kubelet/pod-resources/kubelet.sock"},
 		Events:               EventsConfig{Enabled: true},
 		MetricsBuilderConfig: metadata.NewDefaultMetricsBuilderConfig(),
@@ -134,6 +149,9 @@ func (c *Config) Validate() error {
 	}
 	if c.NVML.Mode != ModeOff {
 		errs = append(errs, c.NVML.validate())
+	}
+	if s := c.CUDA.SingleStepped; c.CUDA.Mode != ModeOff && s != SteppedSkip && s != SteppedSample && s != SteppedCount {
+		errs = append(errs, fmt.Errorf("cuda.single_stepped: %q is not allowed; use skip, sample or count", s))
 	}
 	if u, err := url.Parse(c.DCGM.Endpoint); c.DCGM.Mode != ModeOff && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		errs = append(errs, fmt.Errorf("dcgm.endpoint: %q is no address of a page; use one such as http://127.0.0.1:9400/metrics", c.DCGM.Endpoint))

@@ -60,6 +60,7 @@ func TestValidateNamesKeyValueAndWayOut(t *testing.T) {
 		`pod_resources.socket: "kubelet.sock" is no absolute path; use one such as /var/lib/kubelet/pod-resources/kubelet.sock`: func(c *Config) {
 			c.PodResources.Socket = "kubelet.sock"
 		},
+		`cuda.single_stepped: "always" is not allowed; use skip, sample or count`: func(c *Config) { c.CUDA.SingleStepped = "always" },
 	} {
 		t.Run(want, func(t *testing.T) {
 			cfg := createDefaultConfig().(*Config)
@@ -74,6 +75,7 @@ func TestValidateLeavesWhatIsOff(t *testing.T) {
 	require.NoError(t, cfg.Validate())
 	cfg.NVML = NVMLConfig{Mode: ModeOff}
 	cfg.DCGM = DCGMConfig{Mode: ModeOff}
+	cfg.CUDA = CUDAConfig{Mode: ModeOff}
 	cfg.PodResources = PodResourcesConfig{Mode: ModeOff}
 	assert.NoError(t, cfg.Validate())
 }

@@ -11,49 +11,50 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/testutil"
+	"github.com/orb8/orb8/receiver/gpureceiver/internal/cuda/cudatest"
 )
 
 // TestNewLibraries holds that a library is found after it was mapped, and let go of some time after nobody maps it.
 func TestNewLibraries(t *testing.T) {
-	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
+	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
 	changed := make(chan struct{}, 100)
 	e := newEngine(t, Options{Changed: func() { changed <- struct{}{} }, keep: time.Nanosecond, quiet: true, Interval: 20 * time.Millisecond})
 	require.Empty(t, e.Files())
-	c := g.start(t, program, library)
+	c := g.Start(t, program, library)
 	attached(t, e, 1)
 	<-changed
-	c.call(t, "cuLaunchKernel", 1000, 1)
-	assert.EqualValues(t, 1000, g.drained(t, e)[KernelLaunch].Calls)
+	c.Call(t, "cuLaunchKernel", 1000, 1)
+	assert.EqualValues(t, 1000, drained(t, e, g)[KernelLaunch].Calls)
 
-	c.end(t)
+	c.End(t)
 	require.Eventually(t, func() bool { return len(e.Files()) == 0 }, patience, tick)
 	<-changed
-	d := g.start(t, program, stub(t, "libcuda.so.580.65.06", pushes))
+	d := g.Start(t, program, cudatest.Library(t, "libcuda.so.580.65.06", cudatest.Pushes))
 	f := attached(t, e, 1)
 	assert.Equal(t, "libcuda.so.580.65.06", f.Name)
-	d.call(t, "cuLaunchKernel", 10, 1)
-	assert.EqualValues(t, 10, g.drained(t, e)[KernelLaunch].Calls)
+	d.Call(t, "cuLaunchKernel", 10, 1)
+	assert.EqualValues(t, 10, drained(t, e, g)[KernelLaunch].Calls)
 }
 
 // TestWordOfAMapping holds that where the kernel tells of new mappings nobody waits for the interval, which is an hour here.
 func TestWordOfAMapping(t *testing.T) {
-	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
+	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
 	e := newEngine(t, Options{})
 	testutil.Require(t, "fentry", e.Quiet() == nil, "this kernel has no programs at its functions' entries (fentry)")
-	c := g.start(t, program, library)
+	c := g.Start(t, program, library)
 	attached(t, e, 1)
-	c.call(t, "cuLaunchKernel", 3, 1)
-	assert.EqualValues(t, 3, g.drained(t, e)[KernelLaunch].Calls)
+	c.Call(t, "cuLaunchKernel", 3, 1)
+	assert.EqualValues(t, 3, drained(t, e, g)[KernelLaunch].Calls)
 }
 
 // TestForksAndExecs holds that every process of a storm of short ones is counted once its library is known.
 func TestForksAndExecs(t *testing.T) {
-	g := newGroup(t)
-	c := g.start(t, compile(t, "caller.c", "caller"), stub(t, driverFile, pushes))
+	g := cudatest.NewGroup(t)
+	c := g.Start(t, cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes))
 	e := newEngine(t, Options{})
 	const processes = 500
-	c.call(t, "fork", processes, 1)
-	assert.EqualValues(t, processes, g.drained(t, e)[KernelLaunch].Calls)
+	c.Call(t, "fork", processes, 1)
+	assert.EqualValues(t, processes, drained(t, e, g)[KernelLaunch].Calls)
 	f := attached(t, e, 1)
 	assert.NoError(t, f.Err)
 	assert.NoError(t, e.Err())
@@ -79,11 +80,11 @@ func overlay(t *testing.T, lower string) string {
 // TestOverlays holds that a file that two containers see through mounts of their own is one, and counts once.
 func TestOverlays(t *testing.T) {
 	everyMode(t, func(t *testing.T, opts Options) {
-		program, library := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes)
-		a, b := newGroup(t), newGroup(t)
+		program, library := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes)
+		a, b := cudatest.NewGroup(t), cudatest.NewGroup(t)
 		var paths []string
 		for range 2 {
-			paths = append(paths, filepath.Join(overlay(t, filepath.Dir(library)), driverFile))
+			paths = append(paths, filepath.Join(overlay(t, filepath.Dir(library)), cudatest.Driver))
 		}
 		devices := map[uint64]bool{}
 		for _, path := range paths {
@@ -92,34 +93,34 @@ func TestOverlays(t *testing.T) {
 			devices[st.Dev] = true
 		}
 		require.Len(t, devices, 2, "to stat they are two")
-		c, d := a.start(t, program, paths[0]), b.start(t, program, paths[1])
+		c, d := a.Start(t, program, paths[0]), b.Start(t, program, paths[1])
 		e := newEngine(t, opts)
 		attached(t, e, 2)
-		c.call(t, "cuLaunchKernel", 100, 1)
-		d.call(t, "cuLaunchKernel", 10, 1)
-		d.call(t, "cuStreamSynchronize", 1, 1)
+		c.Call(t, "cuLaunchKernel", 100, 1)
+		d.Call(t, "cuLaunchKernel", 10, 1)
+		d.Call(t, "cuStreamSynchronize", 1, 1)
 		counted := counts{}
 		require.Zero(t, counted.drain(t, e))
-		assert.EqualValues(t, 100, counted[a.id][KernelLaunch].Calls)
-		assert.EqualValues(t, 10, counted[b.id][KernelLaunch].Calls)
-		assert.EqualValues(t, 1, counted[b.id][StreamSynchronize].Calls)
+		assert.EqualValues(t, 100, counted[a.ID][KernelLaunch].Calls)
+		assert.EqualValues(t, 10, counted[b.ID][KernelLaunch].Calls)
+		assert.EqualValues(t, 1, counted[b.ID][StreamSynchronize].Calls)
 		require.NoError(t, e.Close(), "the mounts are let go of")
-		c.end(t)
-		d.end(t)
+		c.End(t)
+		d.End(t)
 	})
 }
 
 // TestDeletedLibrary holds that a library that has been deleted, and another one put in its place, is still found; without the right
 // to follow map_files that is said.
 func TestDeletedLibrary(t *testing.T) {
-	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
-	c := g.start(t, program, library)
+	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
+	c := g.Start(t, program, library)
 	require.NoError(t, os.Remove(library))
 	require.NoError(t, os.WriteFile(library, []byte("something else"), 0o600))
 	e := newEngine(t, Options{})
 	require.NoError(t, e.Files()[0].Err)
-	c.call(t, "cuLaunchKernel", 7, 1)
-	assert.EqualValues(t, 7, g.drained(t, e)[KernelLaunch].Calls)
+	c.Call(t, "cuLaunchKernel", 7, 1)
+	assert.EqualValues(t, 7, drained(t, e, g)[KernelLaunch].Calls)
 	require.NoError(t, e.Close())
 
 	e = newEngine(t, Options{byRoot: true})
@@ -129,8 +130,8 @@ func TestDeletedLibrary(t *testing.T) {
 
 // TestReplacedLibrary holds that what a container puts in the place of a mapped file is not taken for it.
 func TestReplacedLibrary(t *testing.T) {
-	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, pushes), newGroup(t)
-	g.start(t, program, library)
+	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
+	g.Start(t, program, library)
 	require.NoError(t, os.Remove(library))
 	gone := library + " (deleted)" // as maps then has it
 	for _, fake := range []func() error{
@@ -148,8 +149,8 @@ func TestReplacedLibrary(t *testing.T) {
 
 // TestNotALibrary holds that a file that only has the name is told of, and nothing else comes of it.
 func TestNotALibrary(t *testing.T) {
-	program, library, g := compile(t, "caller.c", "caller"), stub(t, driverFile, "-DRUNTIME"), newGroup(t)
-	g.start(t, program, library)
+	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Runtime), cudatest.NewGroup(t)
+	g.Start(t, program, library)
 	e := newEngine(t, Options{})
 	require.Len(t, e.Files(), 1)
 	assert.ErrorContains(t, e.Files()[0].Err, "exports none of the functions that are counted")
@@ -157,48 +158,48 @@ func TestNotALibrary(t *testing.T) {
 }
 
 func TestSteppedFunctions(t *testing.T) {
-	program, library := compile(t, "caller.c", "caller"), stub(t, driverFile, steps)
+	program, library := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Steps)
 	t.Run("skip", func(t *testing.T) {
-		g := newGroup(t)
-		c := g.start(t, program, library)
+		g := cudatest.NewGroup(t)
+		c := g.Start(t, program, library)
 		e := newEngine(t, Options{})
 		f := e.Files()[0]
 		assert.Zero(t, f.Functions)
 		assert.Contains(t, f.Stepped, "cuLaunchKernel")
 		assert.Contains(t, f.String(), "0 functions of 1 processes are counted, 15 not, as they begin with what the kernel has to single-step")
-		c.call(t, "cuLaunchKernel", 10, 1)
-		assert.Empty(t, g.drained(t, e))
+		c.Call(t, "cuLaunchKernel", 10, 1)
+		assert.Empty(t, drained(t, e, g))
 	})
 	t.Run("count", func(t *testing.T) {
-		g := newGroup(t)
-		c := g.start(t, program, library)
+		g := cudatest.NewGroup(t)
+		c := g.Start(t, program, library)
 		e := newEngine(t, Options{Stepped: CountStepped})
 		assert.Empty(t, e.Files()[0].Stepped)
-		c.call(t, "cuLaunchKernel", 1000, 2)
-		c.call(t, "cuStreamSynchronize", 10, 1)
-		got := g.drained(t, e)
+		c.Call(t, "cuLaunchKernel", 1000, 2)
+		c.Call(t, "cuStreamSynchronize", 10, 1)
+		got := drained(t, e, g)
 		assert.EqualValues(t, 2000, got[KernelLaunch].Calls)
 		assert.EqualValues(t, 10, got[StreamSynchronize].Calls)
 	})
 	t.Run("sample", func(t *testing.T) {
-		g := newGroup(t)
-		c := g.start(t, program, library)
+		g := cudatest.NewGroup(t)
+		c := g.Start(t, program, library)
 		e := newEngine(t, Options{Stepped: SampleStepped, window: 10 * time.Millisecond})
 		assert.True(t, e.Files()[0].Sampled)
 		sampled := counts{}
 		var called uint64
 		require.Eventually(t, func() bool {
-			c.call(t, "cuLaunchKernel", 1000, 1)
+			c.Call(t, "cuLaunchKernel", 1000, 1)
 			called += 1000
 			sampled.drain(t, e)
-			return sampled[g.id][KernelLaunch].Calls > 0
+			return sampled[g.ID][KernelLaunch].Calls > 0
 		}, patience, tick)
-		n := sampled[g.id][KernelLaunch].Calls
+		n := sampled[g.ID][KernelLaunch].Calls
 		assert.Zero(t, n%SampleFactor)
 		assert.Less(t, n/SampleFactor, called, "most of the time it is not looked at")
 		require.Eventually(t, func() bool {
 			before := e.sampling()
-			c.call(t, "cuLaunchKernel", 1, 1)
+			c.Call(t, "cuLaunchKernel", 1, 1)
 			return !before
 		}, patience, tick, "a window closes")
 	})
@@ -206,24 +207,24 @@ func TestSteppedFunctions(t *testing.T) {
 
 // TestRuntime holds that libcudart is looked at for what libcuda does not show, in the processes of that libcuda alone.
 func TestRuntime(t *testing.T) {
-	program := compile(t, "caller.c", "caller")
-	seen, unseen := stub(t, driverFile, pushes), stub(t, driverFile, steps)
-	runtime := stub(t, "libcudart.so.12", pushes, "-DRUNTIME")
-	a, b := newGroup(t), newGroup(t)
-	good, bad := a.start(t, program, seen, runtime), b.start(t, program, unseen, runtime)
+	program := cudatest.Program(t)
+	seen, unseen := cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.Library(t, cudatest.Driver, cudatest.Steps)
+	runtime := cudatest.Library(t, "libcudart.so.12", cudatest.Pushes, cudatest.Runtime)
+	a, b := cudatest.NewGroup(t), cudatest.NewGroup(t)
+	good, bad := a.Start(t, program, seen, runtime), b.Start(t, program, unseen, runtime)
 	e := newEngine(t, Options{})
 	require.Len(t, e.Files(), 3)
-	for _, c := range []*caller{good, bad} {
+	for _, c := range []*cudatest.Caller{good, bad} {
 		// As libcudart does: it calls libcuda.
 		for _, name := range []string{"cudaLaunchKernel", "cuLaunchKernel"} {
-			c.call(t, name, 50, 1)
+			c.Call(t, name, 50, 1)
 		}
-		c.call(t, "cudaMemcpy", 2, 1, 0, 0, 100, 1)
+		c.Call(t, "cudaMemcpy", 2, 1, 0, 0, 100, 1)
 	}
 	counted := counts{}
 	require.Zero(t, counted.drain(t, e))
-	assert.Equal(t, map[Kind]Count{KernelLaunch: {Calls: 50}}, counted[a.id], "libcuda has them")
-	assert.Equal(t, map[Kind]Count{KernelLaunch: {Calls: 50}, CopyHostToDevice: {Calls: 2, Bytes: 200}}, counted[b.id])
+	assert.Equal(t, map[Kind]Count{KernelLaunch: {Calls: 50}}, counted[a.ID], "libcuda has them")
+	assert.Equal(t, map[Kind]Count{KernelLaunch: {Calls: 50}, CopyHostToDevice: {Calls: 2, Bytes: 200}}, counted[b.ID])
 }
 
 // sampling tells whether a window of samples is open.

@@ -23,12 +23,14 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter             metric.Meter
-	mu                sync.Mutex
-	registrations     []metric.Registration
-	GpuLostEvents     metric.Int64Counter
-	GpuSourceDuration metric.Float64Histogram
-	GpuSourceUp       metric.Int64Gauge
+	meter                  metric.Meter
+	mu                     sync.Mutex
+	registrations          []metric.Registration
+	GpuCudaLostCalls       metric.Int64Counter
+	GpuCudaUnmeasuredCalls metric.Int64Counter
+	GpuLostEvents          metric.Int64Counter
+	GpuSourceDuration      metric.Float64Histogram
+	GpuSourceUp            metric.Int64Gauge
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -60,6 +62,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.GpuCudaLostCalls, err = builder.meter.Int64Counter(
+		"otelcol_gpu.cuda.lost.calls",
+		metric.WithDescription("Calls of CUDA's libraries that the kernel's table had no room for. [Development]"),
+		metric.WithUnit("{call}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.GpuCudaUnmeasuredCalls, err = builder.meter.Int64Counter(
+		"otelcol_gpu.cuda.unmeasured.calls",
+		metric.WithDescription("Calls of CUDA's libraries that were counted, but how long they waited or how much they copied was not. [Development]"),
+		metric.WithUnit("{call}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.GpuLostEvents, err = builder.meter.Int64Counter(
 		"otelcol_gpu.lost.events",
 		metric.WithDescription("Events of GPUs that the pipeline refused. [Development]"),

@@ -19,9 +19,17 @@ func TestSetupTelemetry(t *testing.T) {
 	tb, err := metadata.NewTelemetryBuilder(testTel.NewTelemetrySettings())
 	require.NoError(t, err)
 	defer tb.Shutdown()
+	tb.GpuCudaLostCalls.Add(context.Background(), 1)
+	tb.GpuCudaUnmeasuredCalls.Add(context.Background(), 1)
 	tb.GpuLostEvents.Add(context.Background(), 1)
 	tb.GpuSourceDuration.Record(context.Background(), 1)
 	tb.GpuSourceUp.Record(context.Background(), 1)
+	AssertEqualGpuCudaLostCalls(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualGpuCudaUnmeasuredCalls(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
 	AssertEqualGpuLostEvents(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
