@@ -78,32 +78,37 @@ func addGPUFilters(cmd *cobra.Command, a *app) *filters {
 
 // completeGPUs makes the shell offer the devices of the last hour, and who had them.
 func (f *filterFlags) completeGPUs() {
-	for flag, nameOf := range map[string]func(*orb8v1.GpuSeries) []string{
+	for flag, namesOf := range map[string]func(*orb8v1.GpuSeries) []string{
 		"device":    func(s *orb8v1.GpuSeries) []string { return []string{s.GetDevice().GetId()} },
 		"namespace": func(s *orb8v1.GpuSeries) []string { return []string{s.GetContainer().GetNamespace()} },
 		"container": func(s *orb8v1.GpuSeries) []string { return []string{s.GetContainer().GetName()} },
-		"pod": func(s *orb8v1.GpuSeries) []string {
-			c := s.GetContainer()
-			return []string{c.GetPod(), c.GetNamespace() + "/" + c.GetPod()}
-		},
+		"pod":       gpuPods,
 	} {
-		f.completeNames(flag, func(ctx context.Context, _ string) []string {
-			reply, err := call(ctx, f.app, orb8v1connect.OrbitServiceClient.QueryGpu, &orb8v1.QueryGpuRequest{
-				Since: timestamppb.New(f.app.now().Add(-completionAge)),
-				Allow: []*orb8v1.GpuFilter{{Metrics: []string{gpu.MetricAllocation, gpu.MetricUtilization, gpu.MetricMemoryUsage}}},
-			})
-			if err != nil {
-				return nil
-			}
-			var names []string
-			for _, s := range reply.GetSeries() {
-				names = append(names, nameOf(s)...)
-			}
-			slices.Sort(names)
-			names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" || name == "/" })
-			return names[:min(len(names), completionNames)]
-		})
+		f.completeNames(flag, func(ctx context.Context, _ string) []string { return f.app.seenOnGPUs(ctx, namesOf) })
 	}
+}
+
+func gpuPods(s *orb8v1.GpuSeries) []string {
+	c := s.GetContainer()
+	return []string{c.GetPod(), c.GetNamespace() + "/" + c.GetPod()}
+}
+
+// seenOnGPUs returns names that the series of the last hour have.
+func (a *app) seenOnGPUs(ctx context.Context, namesOf func(*orb8v1.GpuSeries) []string) []string {
+	reply, err := call(ctx, a, orb8v1connect.OrbitServiceClient.QueryGpu, &orb8v1.QueryGpuRequest{
+		Since: timestamppb.New(a.now().Add(-completionAge)),
+		Allow: []*orb8v1.GpuFilter{{Metrics: []string{gpu.MetricAllocation, gpu.MetricUtilization, gpu.MetricMemoryUsage}}},
+	})
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, s := range reply.GetSeries() {
+		names = append(names, namesOf(s)...)
+	}
+	slices.Sort(names)
+	names = slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" || name == "/" })
+	return names[:min(len(names), completionNames)]
 }
 
 func (c *choice) gpus() []*orb8v1.GpuFilter {

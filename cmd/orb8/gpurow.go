@@ -105,12 +105,20 @@ func asSuch() map[string]string {
 	return map[string]string{gpu.AttrTask: gpu.TaskGeneral, gpu.AttrEngine: gpu.EngineSM, gpu.AttrSensor: gpu.SensorGPU}
 }
 
-// take notes what a series says of the line.
-func (u *gpuUse) take(s *orb8v1.GpuSeries) {
+// isAsSuch tells whether a series is of a GPU as such, and not of a part of it.
+func isAsSuch(s *orb8v1.GpuSeries) bool {
 	for attribute, want := range asSuch() {
 		if got, there := s.GetAttributes()[attribute]; there && got != want {
-			return
+			return false
 		}
+	}
+	return true
+}
+
+// take notes what a series says of the line.
+func (u *gpuUse) take(s *orb8v1.GpuSeries) {
+	if !isAsSuch(s) {
+		return
 	}
 	m := u.measured[s.GetMetric()]
 	if m == nil {

@@ -61,7 +61,7 @@ they make, and shows the answer as a table, or as JSON for other tools.`,
 	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a), newTraceSyscallCommand(a), newTraceAnomalyCommand(a), newTraceServeCommand())
 	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newAggregateCommand(a), newSeccompCommand(a), newTopCommand(a), newWatchCommand(a), trace,
 		newStatusCommand(a), newDoctorCommand(), newVersionCommand())
-	root.AddCommand(newGPUCommand(a))
+	root.AddCommand(newGPUCommand(a), newWhyCommand(a))
 	rename(root, a.program)
 	return root
 }
