@@ -58,7 +58,7 @@ they make, and shows the answer as a table, or as JSON for other tools.`,
 		Short:   "Show events as they happen",
 		Example: "  orb8 trace network",
 	})
-	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a), newTraceSyscallCommand(a), newTraceAnomalyCommand(a), newTraceServeCommand())
+	trace.AddCommand(newTraceNetworkCommand(a), newTraceDNSCommand(a), newTraceSyscallCommand(a), newTraceAnomalyCommand(a), newTraceGPUCommand(a), newTraceServeCommand())
 	root.AddCommand(newFlowsCommand(a), newDNSCommand(a), newSyscallsCommand(a), newAnomaliesCommand(a), newAggregateCommand(a), newSeccompCommand(a), newTopCommand(a), newWatchCommand(a), trace,
 		newStatusCommand(a), newDoctorCommand(), newVersionCommand())
 	root.AddCommand(newGPUCommand(a), newWhyCommand(a))

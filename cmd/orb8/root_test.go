@@ -57,7 +57,7 @@ func TestReferenceIsComplete(t *testing.T) {
 func TestUnknownCommands(t *testing.T) {
 	tests := []struct{ args, says string }{
 		{"flow", `unknown command "flow" for "orb8"; use aggregate, anomalies, completion, dns, doctor, flows, gpu, seccomp, status, syscalls, top, trace, version, watch, why`},
-		{"trace syscalls", `unknown command "syscalls" for "orb8 trace"; use anomaly, dns, network, syscall`},
+		{"trace syscalls", `unknown command "syscalls" for "orb8 trace"; use anomaly, dns, gpu, network, syscall`},
 		{"status worker-1", `"orb8 status" takes no argument, not "worker-1"; see "orb8 status --help"`},
 		{"version --short", "unknown flag: --short"},
 		{"--agnet x", "unknown flag: --agnet"},

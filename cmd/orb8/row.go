@@ -19,14 +19,15 @@ type row struct {
 	kind orb8v1.EventKind
 	time time.Time
 	// One of them is set.
-	flow    *orb8v1.Flow
-	dns     *orb8v1.DnsLookup
-	count   *orb8v1.Syscall
-	call    *orb8v1.SyscallEvent
-	anomaly *orb8v1.Anomaly
-	group   *orb8v1.AggregateGroup
-	node    *orb8v1.NodeStatus
-	gpu     *gpuUse
+	flow     *orb8v1.Flow
+	dns      *orb8v1.DnsLookup
+	count    *orb8v1.Syscall
+	call     *orb8v1.SyscallEvent
+	anomaly  *orb8v1.Anomaly
+	group    *orb8v1.AggregateGroup
+	node     *orb8v1.NodeStatus
+	gpu      *gpuUse
+	activity *gpuActivity
 	// json is set where the row is known as JSON alone.
 	json any
 }
