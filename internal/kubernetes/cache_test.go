@@ -267,6 +267,22 @@ func TestAddressThatMovesUnseen(t *testing.T) {
 	assert.Zero(t, c.Sizes()["address"])
 }
 
+// What the new holder itself was seen to do is its own, though the former one's last packets might have come as late as that.
+func TestAddressThatMovesAtOnce(t *testing.T) {
+	c := newTestCache(true)
+	c.setPod(pod("a", 900, addr1))
+	c.setPod(pod("b", 900, addr2))
+	c.Observe("a", addr1, at(1000), at(1005))
+	c.setLost(at(1004))
+	c.Observe("b", addr1, at(1006), at(1007))
+	c.expectWho(t, addr1, 1000, 1005, "a", Sure)
+	c.expectWho(t, addr1, 1005.5, 1006.5, "", Ambiguous)
+	c.expectWho(t, addr1, 1006, 1006.5, "b", Sure)
+	c.Observe("a", addr1, at(1008), at(1009))
+	c.expectWho(t, addr1, 1008, 1009, "a", Sure)
+	c.expectWho(t, addr1, 1006, 1006.5, "b", Sure)
+}
+
 func TestTwoThatUseOneAddressAtOnce(t *testing.T) {
 	c := newTestCache(false)
 	c.setPod(pod("a", 900, addr1))

@@ -22,6 +22,8 @@ type claim struct {
 	node    *Node
 	// shared addresses are the Service's at its ports alone.
 	shared bool
+	// taken is whether the pod was seen to use, from the beginning of the claim, what was another's until then.
+	taken bool
 	// from and until are Unix nanoseconds; until is 0 while the claim stands.
 	from, until int64
 	// seen is the last time, in Unix nanoseconds, at which the pod's own cgroup was seen to use the address.
@@ -70,8 +72,15 @@ func (c *Cache) Address(addr netip.Addr, port Port, first, last time.Time) Answe
 				a.Service = cl.service
 			}
 		case cl.from <= end && (cl.until == 0 || start <= cl.until+int64(lateness)):
-			ambiguous = ambiguous || owner != nil && owner.pod != cl.pod
-			owner = cl
+			switch {
+			case owner == nil:
+				owner = cl
+			case cl.follows(owner, start):
+				owner, ambiguous = cl, false
+			case !owner.follows(cl, start):
+				ambiguous = ambiguous || owner.pod != cl.pod
+				owner = cl
+			}
 		case cl.until != 0 && cl.until < start && (former == nil || former.until < cl.until):
 			former = cl
 		}
@@ -105,6 +114,12 @@ func (c *Cache) Address(addr netip.Addr, port Port, first, last time.Time) Answe
 		a.Service = c.backendOf(addr, port)
 	}
 	return a
+}
+
+// follows tells whether the address was no longer the other's at a time, however late the other's last packets may be: its new holder
+// itself had been seen to use it.
+func (cl *claim) follows(other *claim, at int64) bool {
+	return cl.taken && cl.from <= at && other.until != 0 && other.until < cl.from
 }
 
 // trust says how good a claim is at a time. While the API is away another pod may have got the address: what the pod was
@@ -215,22 +230,26 @@ func (c *Cache) contradict(uid string, addr netip.Addr, first, last int64) {
 			cl.until = max(until, cl.seen.Load(), cl.from)
 		}
 	}
-	c.claimForPod(addr, e, time.Unix(0, first))
+	if cl := c.claimForPod(addr, e, time.Unix(0, first)); cl != nil {
+		cl.taken = true
+	}
 	c.confirm(uid, addr, last)
 }
 
-// claimForPod gives the address to the pod unless it has it. The caller holds c.mu.
-func (c *Cache) claimForPod(addr netip.Addr, e *entry, from time.Time) {
+// claimForPod gives the address to the pod and returns the claim, or nil if the pod has it. The caller holds c.mu.
+func (c *Cache) claimForPod(addr netip.Addr, e *entry, from time.Time) *claim {
 	for cl := c.claims[addr]; cl != nil; cl = cl.next {
 		// One that an observation has ended stays so, although the API still says otherwise.
 		if cl.pod == e && (cl.until == 0 || cl.until >= from.UnixNano()) {
-			return
+			return nil
 		}
 	}
-	c.addClaim(addr, &claim{pod: e, from: from.UnixNano()})
+	cl := &claim{pod: e, from: from.UnixNano()}
+	c.addClaim(addr, cl)
 	if !slices.Contains(e.addresses, addr) {
 		e.addresses = append(e.addresses, addr)
 	}
+	return cl
 }
 
 func (c *Cache) addClaim(addr netip.Addr, cl *claim) {

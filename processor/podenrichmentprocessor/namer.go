@@ -121,8 +121,12 @@ func (t *attempt) byUID(attrs pcommon.Map, names *attributeNames) bool {
 	if t.final {
 		t.absent.add(absentee{id: id}, t.now)
 	}
-	return t.final || t.absent.has(absentee{id: id}, t.now)
+	return t.final || t.outage() || t.absent.has(absentee{id: id}, t.now)
 }
+
+// outage tells whether the API, for now, tells nothing. A container that was started again has no name then, and what it is seen to do
+// is not held for one: nothing else shows to others that its pod has an address which was another's.
+func (t *attempt) outage() bool { return t.cache.Ready() && !t.cache.Stale().IsZero() }
 
 // label adds the labels of the pod that attrs have the UID of, if it is known. Only log records are selected by labels: metrics would
 // become as many as there are labels.
@@ -241,7 +245,7 @@ func (t *attempt) end(resource pcommon.Map, lr plog.LogRecord, names *attributeN
 	case kubernetes.Ambiguous:
 		t.unnamed[ambiguous]++
 	case kubernetes.Awaited:
-		if t.cache.Ready() && !t.cache.Stale().IsZero() {
+		if t.outage() {
 			// Whoever it is, its own flows say so, and for the next record again.
 			if t.final {
 				t.unnamed[unknown]++

@@ -509,7 +509,7 @@ func TestOutage(t *testing.T) {
 			assert.Equal(t, uid.Str() != podUID, named)
 		}
 	}
-	assert.Equal(t, int64(2), a.number(t, "let_go", "timeout"))
+	assert.Equal(t, int64(3), a.number(t, "let_go", "timeout"))
 
 	require.NoError(t, plane.StartAPIServer(t.Context()))
 	require.Eventually(t, func() bool { return a.pods.cache.Stale().IsZero() }, 3*soon, 10*time.Millisecond)
