@@ -92,7 +92,7 @@ func FuzzPattern(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pattern, name string) {
 		want, err := path.Match(pattern, name)
 		if err != nil || strings.ContainsAny(pattern, `[]?\`) || strings.Contains(name, "/") {
-			t.Skip()
+			t.Skip("the pattern or the name is none of ours, or means something else to path.Match")
 		}
 		assert.Equal(t, want, matchPattern(pattern, name))
 	})
