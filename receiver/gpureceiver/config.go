@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/confighttp"
+	"go.opentelemetry.io/collector/config/configoptional"
 	"go.opentelemetry.io/collector/scraper/scraperhelper"
 
+	"github.com/orb8/orb8/internal/kubernetes"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/metadata"
 )
 
@@ -64,8 +67,8 @@ type NVMLConfig struct {
 // DCGMConfig is of dcgm-exporter.
 type DCGMConfig struct {
 	Mode Mode `mapstructure:"mode"`
-	// Endpoint is the page of metrics.
-	Endpoint string `mapstructure:"endpoint"`
+	// ClientConfig has the endpoint, which is the page of metrics.
+	confighttp.ClientConfig `mapstructure:",squash"`
 }
 
 // CUDAConfig is of probes on the CUDA library of programs.
@@ -93,6 +96,29 @@ type PodResourcesConfig struct {
 	Mode Mode `mapstructure:"mode"`
 	// Socket is the kubelet's.
 	Socket string `mapstructure:"socket"`
+	// Kubernetes is asked which GPU a claim (DRA) is of, and how GPUs are shared. Without it claims have no GPU.
+	Kubernetes configoptional.Optional[KubernetesConfig] `mapstructure:"kubernetes"`
+}
+
+// KubernetesConfig is of the API server, as pod_enrichment has it.
+type KubernetesConfig struct {
+	AuthType kubernetes.AuthType `mapstructure:"auth_type"`
+	Context  string              `mapstructure:"context"`
+	// NodeName is this node's; empty: $NODE_NAME, or else the host name.
+	NodeName string `mapstructure:"node_name"`
+}
+
+// Validate names the key that is wrong, its value and what is allowed.
+func (c *KubernetesConfig) Validate() error {
+	switch c.AuthType {
+	case kubernetes.AuthServiceAccount, kubernetes.AuthKubeConfig, kubernetes.AuthNone:
+	default:
+		return fmt.Errorf("auth_type: %q is not known; use serviceAccount, kubeConfig or none", c.AuthType)
+	}
+	if c.Context != "" && c.AuthType != kubernetes.AuthKubeConfig {
+		return fmt.Errorf("context: %q needs auth_type kubeConfig", c.Context)
+	}
+	return nil
 }
 
 // EventsConfig is of log records of errors.
@@ -124,14 +150,25 @@ func createDefaultConfig() component.Config {
 	controller.CollectionInterval = 10 * time.Second
 	controller.Timeout = 5 * time.Second
 	return &Config{
-		ControllerConfig:     controller,
-		NVML:                 NVMLConfig{Mode: ModeAuto, LibraryPaths: defaultLibraryPaths(), Hold: HoldBusy},
-		DCGM:                 DCGMConfig{Mode: ModeAuto, Endpoint: "http://127.0.0.1:9400/metrics"},
-		CUDA:                 CUDAConfig{Mode: ModeAuto, SingleStepped: SteppedSkip},
-		PodResources:         PodResourcesConfig{Mode: ModeAuto, Socket: "/var/lib/kubelet/pod-resources/kubelet.sock"},
+		ControllerConfig: controller,
+		NVML:             NVMLConfig{Mode: ModeAuto, LibraryPaths: defaultLibraryPaths(), Hold: HoldBusy},
+		DCGM:             DCGMConfig{Mode: ModeAuto, ClientConfig: dcgmClient()},
+		CUDA:             CUDAConfig{Mode: ModeAuto, SingleStepped: SteppedSkip},
+		PodResources: PodResourcesConfig{
+			Mode: ModeAuto, Socket: "/var/lib/kubelet/pod-resources/kubelet.sock",
+			Kubernetes: configoptional.Default(KubernetesConfig{AuthType: kubernetes.AuthServiceAccount}),
+		},
 		Events:               EventsConfig{Enabled: true},
 		MetricsBuilderConfig: metadata.NewDefaultMetricsBuilderConfig(),
 	}
+}
+
+// dcgmClient asks the exporter on this host. It answers from memory.
+func dcgmClient() confighttp.ClientConfig {
+	c := confighttp.NewDefaultClientConfig()
+	c.Endpoint = "http://127.0.0.1:9400/metrics"
+	c.Timeout = 3 * time.Second
+	return c
 }
 
 // Validate names the key that is wrong, its value and what is allowed. Collector's own keys have their own Validate.

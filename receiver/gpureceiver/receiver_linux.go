@@ -66,7 +66,8 @@ type gpuReceiver struct {
 	mu      sync.Mutex
 	sources []*sourceState
 	// started is when this receiver's own counters began.
-	started time.Time
+	started  time.Time
+	quarrels quarrels
 	// reported is the last component status, once there is one.
 	reported *string
 }
@@ -146,6 +147,10 @@ func (r *gpuReceiver) scrape(ctx context.Context) (pmetric.Metrics, error) {
 		if r.tell(s, err) {
 			failures = append(failures, fmt.Errorf("%s: %w", s.name, err))
 		}
+	}
+	to.attribute()
+	for _, c := range r.quarrels.update(to.conflicts(), to.at) {
+		r.quarrel(ctx, &c)
 	}
 	r.report(failures)
 	md := to.emit(r.mb, r.started)

@@ -51,18 +51,26 @@ type recorder struct {
 	began map[container]time.Time
 	// sharing is how devices are shared, by their ID.
 	sharing map[string]string
+	attribution
 	further []func(md pmetric.Metrics, at pcommon.Timestamp)
 }
 
 func newRecorder(at time.Time) *recorder {
-	return &recorder{at: at, seen: map[place]int{}, began: map[container]time.Time{}, sharing: map[string]string{}}
+	return &recorder{at: at, seen: map[place]int{}, began: map[container]time.Time{}, sharing: map[string]string{}, attribution: newAttribution()}
+}
+
+func (o *observation) place() place {
+	return place{metric: o.metric, part: o.part, device: o.device.ID, container: o.container}
 }
 
 // add takes a value, unless a source before has told the same: it returns that one's value, and whether there is one.
 func (r *recorder) add(o observation) (before float64, known bool) {
-	p := place{metric: o.metric, part: o.part, device: o.device.ID, container: o.container}
+	p := o.place()
 	if i, ok := r.seen[p]; ok {
 		return r.observations[i].value, true
+	}
+	if o.device.ID != "" {
+		r.know(o.device, noNumber, noNumber)
 	}
 	r.seen[p] = len(r.observations)
 	r.observations = append(r.observations, o)
@@ -131,7 +139,7 @@ func (r *recorder) emit(mb *metadata.MetricsBuilder, started time.Time) pmetric.
 func (r *recorder) record(mb *metadata.MetricsBuilder, at pcommon.Timestamp, o *observation, devices map[string][]metadata.MetricAttributeOption) {
 	options, ok := devices[o.device.ID]
 	if !ok && o.device.ID != "" {
-		options = deviceOptions(&o.device, r.sharing[o.device.ID])
+		options = deviceOptions(&o.device, r.sharing[o.device.ID], !r.unseen[o.device.ID])
 		devices[o.device.ID] = options
 	}
 	if len(o.more) > 0 {
@@ -162,11 +170,13 @@ func (c container) resource(mb *metadata.MetricsBuilder) pcommon.Resource {
 }
 
 // deviceOptions are the attributes of a device. A MIG instance has the index and the address of its GPU.
-func deviceOptions(d *gpu.Device, sharing string) []metadata.MetricAttributeOption {
+func deviceOptions(d *gpu.Device, sharing string, numbered bool) []metadata.MetricAttributeOption {
 	options := []metadata.MetricAttributeOption{
-		metadata.WithHwIDMetricAttribute(d.ID), metadata.WithHwTypeMetricAttribute(gpu.TypeGPU),
-		metadata.WithHwNameMetricAttribute("GPU " + strconv.FormatUint(uint64(d.Index), 10)),
-		metadata.WithHwVendorMetricAttribute(vendor), metadata.WithGpuIndexMetricAttribute(int64(d.Index)),
+		metadata.WithHwIDMetricAttribute(d.ID), metadata.WithHwTypeMetricAttribute(gpu.TypeGPU), metadata.WithHwVendorMetricAttribute(vendor),
+	}
+	if numbered {
+		options = append(options, metadata.WithHwNameMetricAttribute("GPU "+strconv.FormatUint(uint64(d.Index), 10)),
+			metadata.WithGpuIndexMetricAttribute(int64(d.Index)))
 	}
 	for _, o := range []struct {
 		option func(string) metadata.MetricAttributeOption

@@ -5,11 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 )
 
 // maxPage bounds a page. 16 GPUs in seven instances each, with a hundred metrics and their labels, make 4 MiB.
 const maxPage = 16 << 20
+
+// ErrAbsent is the error of a Scrape when there is no exporter at the endpoint: nobody answers there, or something else.
+var ErrAbsent = errors.New("there is no dcgm-exporter")
+
+// absent makes an error one that is ErrAbsent, without another word.
+type absent struct{ error }
+
+func (a absent) Is(target error) bool { return target == ErrAbsent }
+
+func (a absent) Unwrap() error { return a.error }
 
 // Client asks one dcgm-exporter.
 type Client struct {
@@ -32,6 +43,9 @@ func (c *Client) Scrape(ctx context.Context) (*Page, error) {
 	req.Header.Set("Accept", "text/plain;version=0.0.4;q=1,*/*;q=0.1")
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+			err = absent{err}
+		}
 		return nil, fmt.Errorf("cannot scrape dcgm-exporter: %w", err)
 	}
 	defer resp.Body.Close()
@@ -49,7 +63,7 @@ func read(resp *http.Response) (*Page, error) {
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
-		return nil, fmt.Errorf("%s; the exporter's path is /metrics", resp.Status)
+		return nil, absent{fmt.Errorf("%s; the exporter's path is /metrics", resp.Status)}
 	default:
 		return nil, errors.New(resp.Status)
 	}
@@ -61,6 +75,9 @@ func read(resp *http.Response) (*Page, error) {
 		return nil, fmt.Errorf("the page is larger than %d MiB", maxPage>>20)
 	}
 	page, err := Parse(text)
+	if errors.Is(err, errForeign) {
+		err = absent{err}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the page is not what dcgm-exporter writes: %w", err)
 	}

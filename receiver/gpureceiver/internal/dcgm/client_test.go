@@ -29,12 +29,15 @@ func TestScrape(t *testing.T) {
 	answer = func(w http.ResponseWriter) { http.Error(w, "no", http.StatusNotFound) }
 	_, err = c.Scrape(t.Context())
 	assert.EqualError(t, err, before+"404 Not Found; the exporter's path is /metrics")
+	assert.ErrorIs(t, err, ErrAbsent)
 	answer = func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }
 	_, err = c.Scrape(t.Context())
 	assert.EqualError(t, err, before+"500 Internal Server Error")
+	assert.NotErrorIs(t, err, ErrAbsent)
 	answer = func(w http.ResponseWriter) { _, _ = w.Write([]byte("<!doctype html><p>Welcome")) }
 	_, err = c.Scrape(t.Context())
 	assert.EqualError(t, err, before+"the page is not what dcgm-exporter writes: there is no metric of dcgm-exporter in it")
+	assert.ErrorIs(t, err, ErrAbsent)
 	answer = func(w http.ResponseWriter) { _, _ = w.Write(bytes.Repeat([]byte("#\n"), maxPage/2+1)) }
 	_, err = c.Scrape(t.Context())
 	assert.EqualError(t, err, before+"the page is larger than 16 MiB")
@@ -43,6 +46,7 @@ func TestScrape(t *testing.T) {
 	_, err = c.Scrape(t.Context())
 	assert.ErrorContains(t, err, "cannot scrape dcgm-exporter: Get \""+server.URL+"/metrics\": ")
 	assert.ErrorContains(t, err, "connection refused")
+	assert.ErrorIs(t, err, ErrAbsent)
 }
 
 func TestScrapeOfNoURL(t *testing.T) {

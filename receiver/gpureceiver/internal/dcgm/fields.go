@@ -18,7 +18,6 @@ const (
 	PipeFP16
 	DRAMActivity
 	FanSpeed
-	MemoryUtilization
 	// Bytes.
 	MemoryUsed
 	MemoryTotal
@@ -41,16 +40,11 @@ const (
 	ThrottlePower
 	ThrottleThermal
 	ThrottleSyncBoost
-	ThrottleBoardLimit
-	ThrottleLowUtilization
-	ThrottleReliability
 	// ClockReasons is a bit mask, the same as NVML's nvmlClocksEventReasons.
 	ClockReasons
-	// Counts of errors. Those of XIDs have the XID as Code.
-	ECCCorrectedVolatile
-	ECCUncorrectedVolatile
-	ECCCorrectedAggregate
-	ECCUncorrectedAggregate
+	// Counts of errors: of memory since the driver was loaded, and of XIDs, which have the XID as Code, since the exporter began.
+	ECCCorrected
+	ECCUncorrected
 	PCIeReplays
 	XIDErrors
 	// LastXID is the code of the last XID error, 0 if there was none.
@@ -115,8 +109,6 @@ var metrics = func() map[string]field {
 	add(one(DRAMActivity), "PROF_DRAM_ACTIVE", "PROF_DRAM_UTIL_RATIO")
 	add(scaled(FanSpeed, percent), "DEV_FAN_SPEED")
 	add(one(FanSpeed), "DEV_FAN_SPEED_RATIO")
-	// It has been a ratio under both names.
-	add(one(MemoryUtilization), "DEV_FB_USED_PERCENT", "DEV_FB_USED_RATIO")
 
 	add(field{Field: MemoryUsed, scale: mebi, share: true}, "DEV_FB_USED")
 	add(field{Field: MemoryUsed, scale: 1, share: true}, "DEV_FB_USED_BYTES")
@@ -144,18 +136,13 @@ var metrics = func() map[string]field {
 	add(scaled(ClockVideo, mega), "DEV_VIDEO_CLOCK")
 	add(one(ClockVideo), "DEV_VIDEO_CLOCK_HERTZ")
 
-	for f, names := range map[Field][2]string{
-		ThrottlePower: {"POWER", "POWER"}, ThrottleThermal: {"THERMAL", "THERMAL"}, ThrottleSyncBoost: {"SYNC_BOOST", "SYNC_BOOST"},
-		ThrottleBoardLimit: {"BOARD_LIMIT", "LIMIT"}, ThrottleLowUtilization: {"LOW_UTIL", "LOW_UTIL"}, ThrottleReliability: {"RELIABILITY", "RELIABILITY"},
-	} {
-		add(scaled(f, nano), "DEV_"+names[0]+"_VIOLATION")
-		add(one(f), "DEV_GPU_"+names[1]+"_THROTTLE_SECONDS_TOTAL")
+	for f, reason := range map[Field]string{ThrottlePower: "POWER", ThrottleThermal: "THERMAL", ThrottleSyncBoost: "SYNC_BOOST"} {
+		add(scaled(f, nano), "DEV_"+reason+"_VIOLATION")
+		add(one(f), "DEV_GPU_"+reason+"_THROTTLE_SECONDS_TOTAL")
 	}
 	add(one(ClockReasons), "DEV_CLOCK_THROTTLE_REASONS", "DEV_CLOCKS_EVENT_REASONS")
-	add(one(ECCCorrectedVolatile), "DEV_ECC_SBE_VOL_TOTAL")
-	add(one(ECCUncorrectedVolatile), "DEV_ECC_DBE_VOL_TOTAL")
-	add(one(ECCCorrectedAggregate), "DEV_ECC_SBE_AGG_TOTAL")
-	add(one(ECCUncorrectedAggregate), "DEV_ECC_DBE_AGG_TOTAL")
+	add(one(ECCCorrected), "DEV_ECC_SBE_VOL_TOTAL")
+	add(one(ECCUncorrected), "DEV_ECC_DBE_VOL_TOTAL")
 	add(one(PCIeReplays), "DEV_PCIE_REPLAY_COUNTER", "DEV_PCIE_REPLAY_TOTAL")
 	add(one(LastXID), "DEV_XID_ERRORS", "DEV_XID_ERROR")
 	add(one(RowsCorrected), "DEV_CORRECTABLE_REMAPPED_ROWS", "DEV_ROW_REMAP_CORRECTABLE_TOTAL")

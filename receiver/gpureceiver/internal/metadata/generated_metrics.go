@@ -274,6 +274,7 @@ const (
 	AttributeGpuThrottleReasonSyncBoost
 	AttributeGpuThrottleReasonSwThermal
 	AttributeGpuThrottleReasonHwThermal
+	AttributeGpuThrottleReasonThermal
 	AttributeGpuThrottleReasonHwPowerBrake
 	AttributeGpuThrottleReasonDisplayClocks
 )
@@ -295,6 +296,8 @@ func (av AttributeGpuThrottleReason) String() string {
 		return "sw_thermal"
 	case AttributeGpuThrottleReasonHwThermal:
 		return "hw_thermal"
+	case AttributeGpuThrottleReasonThermal:
+		return "thermal"
 	case AttributeGpuThrottleReasonHwPowerBrake:
 		return "hw_power_brake"
 	case AttributeGpuThrottleReasonDisplayClocks:
@@ -312,6 +315,7 @@ var MapAttributeGpuThrottleReason = map[string]AttributeGpuThrottleReason{
 	"sync_boost":          AttributeGpuThrottleReasonSyncBoost,
 	"sw_thermal":          AttributeGpuThrottleReasonSwThermal,
 	"hw_thermal":          AttributeGpuThrottleReasonHwThermal,
+	"thermal":             AttributeGpuThrottleReasonThermal,
 	"hw_power_brake":      AttributeGpuThrottleReasonHwPowerBrake,
 	"display_clocks":      AttributeGpuThrottleReasonDisplayClocks,
 }

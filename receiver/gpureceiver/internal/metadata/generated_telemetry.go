@@ -29,6 +29,7 @@ type TelemetryBuilder struct {
 	GpuCudaLostCalls       metric.Int64Counter
 	GpuCudaUnmeasuredCalls metric.Int64Counter
 	GpuLostEvents          metric.Int64Counter
+	GpuSourceConflicts     metric.Int64Counter
 	GpuSourceDuration      metric.Float64Histogram
 	GpuSourceUp            metric.Int64Gauge
 }
@@ -78,6 +79,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_gpu.lost.events",
 		metric.WithDescription("Events of GPUs that the pipeline refused. [Development]"),
 		metric.WithUnit("{event}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.GpuSourceConflicts, err = builder.meter.Int64Counter(
+		"otelcol_gpu.source.conflicts",
+		metric.WithDescription("Disagreements of sources that lasted for a minute, by what they are about (orb8.gpu.conflict.kind), owner or value. [Development]"),
+		metric.WithUnit("{conflict}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.GpuSourceDuration, err = builder.meter.Float64Histogram(

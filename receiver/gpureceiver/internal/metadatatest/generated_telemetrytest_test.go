@@ -22,6 +22,7 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.GpuCudaLostCalls.Add(context.Background(), 1)
 	tb.GpuCudaUnmeasuredCalls.Add(context.Background(), 1)
 	tb.GpuLostEvents.Add(context.Background(), 1)
+	tb.GpuSourceConflicts.Add(context.Background(), 1)
 	tb.GpuSourceDuration.Record(context.Background(), 1)
 	tb.GpuSourceUp.Record(context.Background(), 1)
 	AssertEqualGpuCudaLostCalls(t, testTel,
@@ -31,6 +32,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualGpuLostEvents(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualGpuSourceConflicts(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualGpuSourceDuration(t, testTel,

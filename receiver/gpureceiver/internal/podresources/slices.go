@@ -1,6 +1,7 @@
 package podresources
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -16,21 +17,27 @@ const (
 	attributeUUID = "uuid"
 	// slicesInterval is the shortest time between two readings of the ResourceSlices: they change when a driver starts or a GPU fails.
 	slicesInterval = 30 * time.Second
+	// labelsInterval is the time between two readings of the node's labels, which change when somebody configures it anew.
+	labelsInterval = 5 * time.Minute
 	// slicesTimeout bounds a reading, for which a scrape waits.
 	slicesTimeout = 2 * time.Second
 )
 
-// Slices knows the devices that drivers have published as ResourceSlices, which Kubernetes has since 1.34.
+// Slices knows the devices that drivers have published as ResourceSlices, which Kubernetes has since 1.34, and how the node shares its GPUs.
 type Slices struct {
 	client kubernetes.Interface
 	node   string
 	now    func() time.Time
 	failed func(error)
 
-	mu      sync.Mutex
-	uuids   map[published]string
-	read    time.Time
-	lastErr string
+	mu    sync.Mutex
+	uuids map[published]string
+	read  time.Time
+	// strategy is that of the node's labels, and labelled when they were read.
+	strategy string
+	labelled time.Time
+	// said are the reasons of failures that were told.
+	said map[string]string
 }
 
 // published is the name of a device.
@@ -39,7 +46,7 @@ type published struct{ driver, pool, device string }
 // NewSlices returns the devices of a node. They are read when somebody asks for one that is not known; failed is told why they cannot be, once
 // for each reason.
 func NewSlices(client kubernetes.Interface, node string, failed func(error)) *Slices {
-	return &Slices{client: client, node: node, now: time.Now, failed: failed}
+	return &Slices{client: client, node: node, now: time.Now, failed: failed, said: map[string]string{}}
 }
 
 // Resolve implements Resolver.
@@ -63,14 +70,9 @@ func (s *Slices) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, slicesTimeout)
 	defer cancel()
 	list, err := s.client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{FieldSelector: resourcev1.ResourceSliceSelectorNodeName + "=" + s.node})
-	if err != nil {
-		if text := err.Error(); text != s.lastErr {
-			s.lastErr = text
-			s.failed(fmt.Errorf("cannot read the ResourceSlices of node %s, so which GPU a claim has is not known: %w", s.node, err))
-		}
+	if s.tell("cannot read the ResourceSlices of node "+s.node+", so which GPU a claim has is not known", err) {
 		return
 	}
-	s.lastErr = ""
 	s.uuids = map[published]string{}
 	for i := range list.Items {
 		spec := &list.Items[i].Spec
@@ -83,4 +85,43 @@ func (s *Slices) refresh(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// strategyLabels are those by which nodes say how GPUs are shared: of NVIDIA's GPU feature discovery, and of Google's nodes.
+var strategyLabels = map[string]map[string]string{
+	"nvidia.com/gpu.sharing-strategy":           {"time-slicing": "time-slicing", "mps": "mps"},
+	"cloud.google.com/gke-gpu-sharing-strategy": {"time-sharing": "time-slicing", "mps": "mps"},
+}
+
+// Strategy returns how the node shares its GPUs: time-slicing or mps, or nothing where its labels do not say.
+func (s *Slices) Strategy(ctx context.Context) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.now(); s.labelled.IsZero() || now.Sub(s.labelled) >= labelsInterval {
+		s.labelled = now
+		ctx, cancel := context.WithTimeout(ctx, slicesTimeout)
+		defer cancel()
+		node, err := s.client.CoreV1().Nodes().Get(ctx, s.node, metav1.GetOptions{})
+		if s.tell("cannot read the labels of node "+s.node+", so how its GPUs are shared is not known", err) {
+			return s.strategy
+		}
+		s.strategy = ""
+		for label, strategies := range strategyLabels {
+			s.strategy = cmp.Or(s.strategy, strategies[node.Labels[label]])
+		}
+	}
+	return s.strategy
+}
+
+// tell tells an error, if it is one, and once until it is another. The caller holds s.mu.
+func (s *Slices) tell(what string, err error) (failed bool) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != s.said[what] && err != nil {
+		s.failed(fmt.Errorf("%s: %w", what, err))
+	}
+	s.said[what] = text
+	return err != nil
 }

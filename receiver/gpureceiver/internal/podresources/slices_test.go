@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -66,4 +67,31 @@ func TestSlices(t *testing.T) {
 	}
 	require.Len(t, failures, 1, "said once")
 	assert.EqualError(t, failures[0], "cannot read the ResourceSlices of node node-a, so which GPU a claim has is not known: forbidden")
+}
+
+func TestStrategy(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a", Labels: map[string]string{"nvidia.com/gpu.sharing-strategy": "mps"}}}
+	client := fake.NewClientset(node)
+	var failures []error
+	s := NewSlices(client, "node-a", func(err error) { failures = append(failures, err) })
+	now := time.Now()
+	s.now = func() time.Time { return now }
+	assert.Equal(t, "mps", s.Strategy(t.Context()))
+	for _, c := range []struct{ label, value, want string }{
+		{"cloud.google.com/gke-gpu-sharing-strategy", "time-sharing", "time-slicing"},
+		{"nvidia.com/gpu.sharing-strategy", "none", ""},
+	} {
+		before := s.Strategy(t.Context())
+		node.Labels = map[string]string{c.label: c.value}
+		_, err := client.CoreV1().Nodes().Update(t.Context(), node, metav1.UpdateOptions{})
+		require.NoError(t, err)
+		assert.Equal(t, before, s.Strategy(t.Context()), "not asked again at once")
+		now = now.Add(labelsInterval)
+		assert.Equal(t, c.want, s.Strategy(t.Context()))
+	}
+	require.NoError(t, client.CoreV1().Nodes().Delete(t.Context(), "node-a", metav1.DeleteOptions{}))
+	now = now.Add(labelsInterval)
+	assert.Empty(t, s.Strategy(t.Context()))
+	require.Len(t, failures, 1)
+	assert.ErrorContains(t, failures[0], "cannot read the labels of node node-a, so how its GPUs are shared is not known: ")
 }
