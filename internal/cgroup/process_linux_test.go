@@ -1,0 +1,66 @@
+package cgroup
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// processTree is a /proc and a hierarchy made of files: the cgroup that /proc tells of each process, and the one that it is in.
+func processTree(t *testing.T, processes map[string]struct{ seen, in string }) (proc, root string) {
+	proc, root = t.TempDir(), t.TempDir()
+	for pid, p := range processes {
+		dir := filepath.Join(root, p.in)
+		require.NoError(t, os.MkdirAll(dir, 0o755))
+		in := pid
+		if pid == "self" {
+			in = strconv.Itoa(os.Getpid())
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("1\n"+in+"\n"), 0o644))
+		require.NoError(t, os.MkdirAll(filepath.Join(proc, pid), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(proc, pid, "cgroup"), []byte("1:cpu:/x\n0::"+p.seen+"\n"), 0o644))
+	}
+	return proc, root
+}
+
+func TestCgroupsOfProcesses(t *testing.T) {
+	const slice = "/kubepods.slice/kubepods-besteffort.slice"
+	for name, self := range map[string]struct{ seen, in string }{
+		"in the host's namespace": {slice + "/agent", slice + "/agent"},
+		"in one of its own":       {"/", slice + "/agent"},
+		"below one of its own":    {"/below", slice + "/agent/below"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := "/../gpu-user/main"
+			if self.seen == self.in {
+				seen = slice + "/gpu-user/main"
+			}
+			proc, root := processTree(t, map[string]struct{ seen, in string }{"self": self, "77": {seen, slice + "/gpu-user/main"}})
+			p, err := newProcesses(proc, root)
+			require.NoError(t, err)
+			id, err := p.ID(77)
+			require.NoError(t, err)
+			assert.Equal(t, inode(t, filepath.Join(root, slice, "gpu-user/main")), id)
+			_, err = p.ID(78)
+			assert.ErrorIs(t, err, fs.ErrNotExist)
+		})
+	}
+}
+
+func TestCgroupsOfProcessesThatAreNotToBeTold(t *testing.T) {
+	proc, root := processTree(t, map[string]struct{ seen, in string }{"7": {"/a", "/a"}})
+	_, err := newProcesses(proc, root)
+	assert.ErrorIs(t, err, fs.ErrNotExist, "no self")
+	require.NoError(t, os.MkdirAll(filepath.Join(proc, "self"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(proc, "self", "cgroup"), []byte("1:cpu:/x\n"), 0o644))
+	_, err = newProcesses(proc, root)
+	assert.EqualError(t, err, "cannot read the cgroup of process self: it is in no cgroup v2")
+	require.NoError(t, os.WriteFile(filepath.Join(proc, "self", "cgroup"), []byte("0::/b\n"), 0o644))
+	_, err = newProcesses(proc, root)
+	assert.EqualError(t, err, "process "+strconv.Itoa(os.Getpid())+" is in no cgroup below "+root)
+}
