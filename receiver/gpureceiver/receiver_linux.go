@@ -58,6 +58,7 @@ type gpuReceiver struct {
 	obs       *receiverhelper.ObsReport
 	telemetry *metadata.TelemetryBuilder
 	mb        *metadata.MetricsBuilder
+	events    *eventLog
 	host      component.Host
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
@@ -82,6 +83,7 @@ func newGPUReceiver(set receiver.Settings, cfg *Config) (*gpuReceiver, error) {
 		return nil, fmt.Errorf("cannot create the receiver's own telemetry: %w", err)
 	}
 	r := &gpuReceiver{cfg: cfg, set: set, obs: obs, telemetry: telemetry, mb: metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set)}
+	r.events = newEventLog(&cfg.Events, set.BuildInfo.Version)
 	r.addSources()
 	return r, nil
 }
@@ -90,6 +92,9 @@ func newGPUReceiver(set receiver.Settings, cfg *Config) (*gpuReceiver, error) {
 func (r *gpuReceiver) Start(_ context.Context, host component.Host) error {
 	r.host = host
 	r.started = time.Now()
+	if r.logs != nil && r.cfg.Events.Enabled {
+		r.events.send = r.sendEvents
+	}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
 	if !r.scraped {
@@ -152,6 +157,7 @@ func (r *gpuReceiver) scrape(ctx context.Context) (pmetric.Metrics, error) {
 	for _, c := range r.quarrels.update(to.conflicts(), to.at) {
 		r.quarrel(ctx, &c)
 	}
+	r.events.interval(to)
 	r.report(failures)
 	md := to.emit(r.mb, r.started)
 	if len(failures) > 0 {

@@ -3,6 +3,7 @@ package gpureceiver
 // addSources puts the sources in the order in which they are asked: who measures best comes first, and who knows of containers what
 // others have measured last.
 func (r *gpuReceiver) addSources() {
+	r.add("nvml", r.cfg.NVML.Mode, func() source { return newNVMLSource(&r.cfg.NVML, r.events) })
 	r.add("dcgm", r.cfg.DCGM.Mode, r.newDCGMSource)
 	r.add("cuda", r.cfg.CUDA.Mode, r.newCUDASource)
 	r.add("pod_resources", r.cfg.PodResources.Mode, r.newPodResources)
