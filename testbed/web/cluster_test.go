@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -68,9 +69,15 @@ func shop(now time.Time) *batch {
 	}
 	for at := now.Add(-history); at.Before(now); at = at.Add(5 * time.Second) {
 		for index := range 2 {
-			out.gpu(trainer, index, "hw.gpu.utilization", "1", at, 0.55+0.4*random.Float64()-0.3*float64(index))
-			out.gpu(trainer, index, "hw.gpu.memory.usage", "By", at, float64(60<<30)+float64(8<<30)*random.Float64())
+			out.gpu(trainer, index, gpu.MetricUtilization, "1", at, 0.55+0.4*random.Float64()-0.3*float64(index), gpu.AttrTask, gpu.TaskGeneral)
+			out.gpu(trainer, index, gpu.MetricUtilization, "1", at, 0, gpu.AttrTask, "encoder")
+			out.gpu(trainer, index, gpu.MetricMemoryUsage, "By", at, float64(60<<30)+float64(8<<30)*random.Float64())
+			out.gpu(trainer, index, gpu.MetricPower, "W", at, 320+300*random.Float64()-180*float64(index))
 		}
+	}
+	// It fell off the bus, twice.
+	for back, errors := range map[time.Duration]float64{10 * time.Minute: 0, 4 * time.Minute: 2} {
+		out.gpu(trainer, 1, gpu.MetricXIDErrors, "{error}", now.Add(-back), errors, "gpu.xid.code", "79")
 	}
 	out.anomaly(search, now.Add(-6*time.Minute), "new_call", "ptrace", "search never called ptrace before", syscalls.SeverityWarning)
 	out.anomaly(search, now.Add(-2*time.Minute), "dangerous_call", "init_module", "search loads a kernel module", syscalls.SeverityCritical)

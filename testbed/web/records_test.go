@@ -184,8 +184,8 @@ func (b *batch) anomaly(w who, at time.Time, rule, call, message string, severit
 	a.PutTo(b.of(w).AppendEmpty())
 }
 
-// gpu writes samples of a level of a GPU that works for a pod.
-func (b *batch) gpu(w who, index int, metric, unit string, at time.Time, value float64) {
+// gpu writes a sample of a GPU that works for a pod: of a level, or a count where the unit is one. attributes are further keys and values.
+func (b *batch) gpu(w who, index int, metric, unit string, at time.Time, value float64, attributes ...string) {
 	rm := b.metrics.ResourceMetrics().AppendEmpty()
 	a := rm.Resource().Attributes()
 	a.PutStr(flow.AttrNodeName, w.node)
@@ -193,10 +193,21 @@ func (b *batch) gpu(w who, index int, metric, unit string, at time.Time, value f
 	m := rm.ScopeMetrics().AppendEmpty().Metrics().AppendEmpty()
 	m.SetName(metric)
 	m.SetUnit(unit)
-	p := m.SetEmptyGauge().DataPoints().AppendEmpty()
+	var points pmetric.NumberDataPointSlice
+	if strings.HasPrefix(unit, "{") {
+		m.SetEmptySum().SetIsMonotonic(true)
+		m.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+		points = m.Sum().DataPoints()
+	} else {
+		points = m.SetEmptyGauge().DataPoints()
+	}
+	p := points.AppendEmpty()
 	p.SetTimestamp(pcommon.NewTimestampFromTime(at))
 	p.SetDoubleValue(value)
 	p.Attributes().PutStr(gpu.AttrType, gpu.TypeGPU)
 	p.Attributes().PutStr(gpu.AttrID, fmt.Sprintf("GPU-%08x-0000-4000-8000-000000000000", index))
 	p.Attributes().PutInt(gpu.AttrIndex, int64(index))
+	for i := 0; i < len(attributes); i += 2 {
+		p.Attributes().PutStr(attributes[i], attributes[i+1])
+	}
 }

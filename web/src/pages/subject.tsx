@@ -1,16 +1,18 @@
 import { useMemo } from 'preact/hooks'
 import { ApiError, call, num, seconds } from '../api'
 import { useAnswer } from '../ask'
+import { along, axisOf, type ChartProps } from '../axis'
 import { Chart, type Series } from '../chart'
 import { unitOf } from '../endpoint'
-import { bytes, count, enumName, percent, when } from '../format'
+import { bytes, count, enumName, when } from '../format'
 import type {
-  AggregateResponseJson, AnomalyJson, EndpointFilterJson, FlowFilterJson, GpuFilterJson, GpuSeriesJson, SyscallFilterJson,
+  AggregateResponseJson, AnomalyJson, EndpointFilterJson, FlowFilterJson, GpuFilterJson, SyscallFilterJson,
 } from '../gen/orb8/v1/orb8_pb'
 import { Coverage, Empty, Failure } from '../notices'
-import { bounds, type Range, stepOf, timeOf, useRange } from '../range'
+import { bounds, stepOf, timeOf, useRange } from '../range'
 import { type Column, Table } from '../table'
-import { type Changes, follow, linkTo, own } from '../url'
+import { type Changes, follow, linkTo } from '../url'
+import { GpuCharts, gpuMetrics } from './gpu'
 
 export interface SubjectName {
   kind: 'pod' | 'workload' | 'container' | 'cgroup'
@@ -81,7 +83,7 @@ export function Subject({ of }: { of: SubjectName }) {
   const gpu = useAnswer(`${key} gpu`, time, async (signal) => {
     if (!filters.gpu) return null
     try {
-      return await call('QueryGpu', { ...within, allow: [filters.gpu], step: bucket }, signal)
+      return await call('QueryGpu', { ...within, allow: [{ ...filters.gpu, metrics: gpuMetrics }], step: bucket }, signal)
     } catch (error) {
       // A collector of before GPUs has none.
       if (error instanceof ApiError && error.code === 'unimplemented') return null
@@ -121,34 +123,8 @@ export function Subject({ of }: { of: SubjectName }) {
   )
 }
 
-/** The buckets of a range: their beginnings, and which of them are over. */
-interface Axis {
-  times: number[]
-  step: number
-  /** Buckets that end after this are not whole yet. */
-  until: number
-}
-
-function axisOf(range: Range, step: number): Axis {
-  const times: number[] = []
-  const until = range.until.getTime() / 1000
-  for (let t = Math.floor(range.since.getTime() / 1000 / step) * step; t < until; t += step) times.push(t)
-  return { times, step, until: range.live ? until - 5 : until }
-}
-
-/** One value a bucket: null in the one that still fills, and where nothing is known before the store begins; else 0 is nothing. */
-function along(axis: Axis, values: Map<number, number>, oldest?: string): (number | null)[] {
-  const from = oldest ? Date.parse(oldest) / 1000 : 0
-  return axis.times.map((t) => (t + axis.step > axis.until ? null : (values.get(t) ?? (t < from ? null : 0))))
-}
-
 function buckets(answer: AggregateResponseJson, measure: number): Map<number, number> {
   return new Map((answer.total?.buckets ?? []).map((b) => [Date.parse(b.start ?? '') / 1000, num(b.values?.[measure])]))
-}
-
-interface ChartProps {
-  axis: Axis
-  range: [number, number]
 }
 
 const perSecond = (n: number) => `${bytes(n)}/s`
@@ -189,35 +165,6 @@ function AnomaliesChart({ all, axis, range }: ChartProps & { all: AnomalyJson[] 
     values.set(t, (values.get(t) ?? 0) + 1)
   }
   return <Chart title="Anomalies" times={axis.times} range={range} format={count} series={[{ label: 'anomalies', values: axis.times.map((t) => values.get(t) ?? 0), bars: true }]} />
-}
-
-const gpuFormats: Record<string, (n: number) => string> = { '1': percent, By: bytes }
-
-const unitOfAll = (series: GpuSeriesJson[]) => series[0]?.unit ?? ''
-
-/** A chart for each metric of levels, what is measured as a share of one first. */
-function GpuCharts({ all, axis, range }: ChartProps & { all: GpuSeriesJson[] }) {
-  const metrics = new Map<string, GpuSeriesJson[]>()
-  for (const s of all) {
-    const name = s.metric ?? ''
-    metrics.set(name, [...(metrics.get(name) ?? []), s])
-  }
-  const order = [...metrics].sort(([a, [x]], [b, [y]]) => Number(y?.unit === '1') - Number(x?.unit === '1') || (a < b ? -1 : 1))
-  return (
-    <>
-      {order.slice(0, 6).map(([metric, series]) => (
-        <Chart
-          key={metric} title={`GPU: ${metric}${own(gpuFormats, unitOfAll(series)) ? '' : ` (${unitOfAll(series)})`}`} times={axis.times} range={range}
-          format={own(gpuFormats, unitOfAll(series)) ?? count}
-          series={series.slice(0, 8).map((s) => ({
-            label: [`GPU ${s.device?.index ?? 0}`, ...Object.values(s.attributes ?? {})].join(' '),
-            // Where there was no sample there is no level.
-            values: along(axis, new Map((s.points ?? []).map((p) => [Date.parse(p.start ?? '') / 1000, Number(p.value ?? 0)])), new Date(range[1] * 1000).toISOString()),
-          }))}
-        />
-      ))}
-    </>
-  )
 }
 
 interface Peer {
