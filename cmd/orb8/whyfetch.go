@@ -37,6 +37,8 @@ type whyQuestion struct {
 
 // whyAnswer is the verdict, and what it is from.
 type whyAnswer struct {
+	// kind is pod or container.
+	kind    string
 	name    string
 	node    string
 	input   *why.Input
@@ -145,11 +147,15 @@ func (q *whyQuestion) gpus(ctx context.Context, since, until time.Time, step tim
 // whose finds out which pod it is, and where. A name may be several pods'.
 func (a *whyAnswer) whose(series []*orb8v1.GpuSeries, of *orb8v1.GpuFilter) error {
 	pods := map[string]string{}
+	a.kind = "pod"
+	if len(of.GetPods()) == 0 {
+		a.kind = "container"
+	}
 	for _, s := range series {
 		c := s.GetContainer()
 		name := containerName(c)
 		if c.GetPod() != "" {
-			name = c.GetNamespace() + "/" + c.GetPod()
+			name, a.kind = c.GetNamespace()+"/"+c.GetPod(), "pod"
 		}
 		pods[name] = s.GetNode()
 	}

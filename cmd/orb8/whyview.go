@@ -23,7 +23,7 @@ type whyPrinter struct{ statusPrinter }
 
 func (p whyPrinter) answer(a *whyAnswer) {
 	r := a.report
-	p.title("pod", a.name)
+	p.title(a.kind, a.name)
 	style := ""
 	switch r.Verdict {
 	case why.Busy:

@@ -30,6 +30,7 @@ type Load struct {
 	Calls    *Calls
 	Web      *Web
 	Breakout *Breakout
+	Feeder   *Feeder
 }
 
 // Calls are made by one thread in rounds, each call once a round. Choose calls that the Go runtime itself never makes.
@@ -140,6 +141,8 @@ func play(text string) error {
 		work = load.Web.run
 	case load.Breakout != nil:
 		work = load.Breakout.run
+	case load.Feeder != nil:
+		work = load.Feeder.run
 	}
 	runtime.LockOSThread()
 	in := bufio.NewReader(os.Stdin)
