@@ -28,7 +28,7 @@ import (
 )
 
 // variants are what users name to `kubectl apply -k`.
-var variants = []string{"base", "overlays/minimal", "overlays/persistent", "overlays/tls"}
+var variants = []string{"base", "overlays/gpu", "overlays/minimal", "overlays/persistent", "overlays/tls"}
 
 const namespace = "orb8-system"
 
@@ -95,16 +95,23 @@ func testManifests(t *testing.T, p *cluster.ControlPlane) {
 				kubectl(t, p, manifests, "apply", "--server-side", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", "-")
 			})
 			for name, template := range podTemplates(all) {
-				t.Run(name+" has no more than it needs", func(t *testing.T) { checkPrivileges(t, name, template) })
+				t.Run(name+" has no more than it needs", func(t *testing.T) { checkPrivileges(t, variant, name, template) })
 			}
 			t.Run("configurations are valid", func(t *testing.T) { checkConfigs(t, all) })
 		})
 	}
 }
 
-func checkPrivileges(t *testing.T, name string, template *corev1.PodTemplateSpec) {
+func checkPrivileges(t *testing.T, variant, name string, template *corev1.PodTemplateSpec) {
 	pod := template.Spec
-	assert.False(t, pod.HostNetwork || pod.HostPID || pod.HostIPC, "namespaces of the host")
+	// Who uses a GPU is told by process ids, and with which library is seen in the process.
+	gpus := variant == "overlays/gpu" && name == "orb8-agent"
+	capabilities, paths := []corev1.Capability{"BPF", "PERFMON", "NET_ADMIN"}, []string{"/sys/fs/cgroup", "/var/lib/orb8"}
+	if gpus {
+		capabilities, paths = append(capabilities, "SYS_PTRACE"), append(paths, "/var/lib/kubelet/pod-resources")
+	}
+	assert.Equal(t, gpus, pod.HostPID)
+	assert.False(t, pod.HostNetwork || pod.HostIPC, "namespaces of the host")
 	require.NotNil(t, pod.SecurityContext)
 	assert.Equal(t, corev1.SeccompProfileTypeRuntimeDefault, pod.SecurityContext.SeccompProfile.Type)
 	var hostPaths []string
@@ -123,19 +130,19 @@ func checkPrivileges(t *testing.T, name string, template *corev1.PodTemplateSpec
 		assert.NotEmpty(t, c.Resources.Limits.Memory())
 		switch name {
 		case "orb8-agent":
-			assert.ElementsMatch(t, []corev1.Capability{"BPF", "PERFMON", "NET_ADMIN"}, s.Capabilities.Add)
+			assert.ElementsMatch(t, capabilities, s.Capabilities.Add)
 		default:
 			assert.Empty(t, s.Capabilities.Add)
 			assert.Empty(t, hostPaths)
 			assert.True(t, *pod.SecurityContext.RunAsNonRoot)
 		}
 		for _, m := range c.VolumeMounts {
-			if m.Name == "cgroup" {
+			if m.Name == "cgroup" || m.Name == "pod-resources" {
 				assert.True(t, m.ReadOnly)
 			}
 		}
 	}
-	assert.Subset(t, []string{"/sys/fs/cgroup", "/var/lib/orb8"}, hostPaths)
+	assert.Subset(t, paths, hostPaths)
 }
 
 // checkConfigs has the collector validate what each container is started with, put together from the ConfigMaps as the
