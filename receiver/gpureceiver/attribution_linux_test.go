@@ -196,6 +196,7 @@ func TestSevenInstances(t *testing.T) {
 		r, _, _ := newTestReceiver(t)
 		r.add("nvml", ModeOn, func() source {
 			return sourceFunc(func(to *recorder) {
+				to.know(gpu.Device{ID: cardB}, noNumber, noNumber)
 				for i := range 7 {
 					to.know(gpu.Device{ID: instance(i), Parent: cardB, MIGProfile: "1g.10gb"}, i+7, 0)
 				}
@@ -287,6 +288,22 @@ func TestXIDsOfTheExporter(t *testing.T) {
 		got = append(got, s.count(dcgmXID{cardA, "31"}, v))
 	}
 	assert.Equal(t, []float64{0, 0, 2, 3, 4}, got)
+}
+
+// A Service may lead to the exporters of all nodes.
+func TestExporterOfAnotherNode(t *testing.T) {
+	e := newExporter(t, "4.4.1-virtual-gpus.prom")
+	r, _ := attributed(t, nil, e, nil)
+	scrapeOf(t, r)
+	e.set(t, "4.8.3-mig.prom")
+	md, err := r.scrape(t.Context())
+	require.ErrorContains(t, err, "answers for node-a and for node-b; name the exporter of this node alone")
+	assert.Zero(t, md.DataPointCount())
+
+	r, _ = attributed(t, []observation{{metric: "hw.power", device: gpu.Device{ID: cardA}, value: 1}}, e, nil)
+	md, err = r.scrape(t.Context())
+	require.ErrorContains(t, err, "tells of none of this node's GPUs; name the exporter of this node")
+	assert.Equal(t, 1, md.DataPointCount())
 }
 
 func TestConflictsAreTold(t *testing.T) {

@@ -1,6 +1,7 @@
 package gpureceiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,8 @@ var clockReasons = []string{
 type dcgmSource struct {
 	r      *gpuReceiver
 	client *dcgm.Client
+	// host is where the exporter says that it is.
+	host string
 	// xids are the errors of devices by code.
 	xids map[dcgmXID]*dcgmCount
 }
@@ -95,6 +98,15 @@ func (s *dcgmSource) scrape(ctx context.Context, to *recorder) error {
 		return absence{err}
 	case err != nil:
 		return err
+	}
+	if s.host != "" && page.Host != "" && s.host != page.Host {
+		err := fmt.Errorf("dcgm.endpoint: %s answers for %s and for %s; name the exporter of this node alone", s.r.cfg.DCGM.Endpoint, s.host, page.Host)
+		s.host = page.Host
+		return err
+	}
+	s.host = cmp.Or(page.Host, s.host)
+	if len(to.known) > 0 && len(page.Devices) > 0 && !slices.ContainsFunc(page.Devices, func(d dcgm.Device) bool { _, ok := to.known[d.UUID]; return ok }) {
+		return fmt.Errorf("dcgm.endpoint: %s tells of none of this node's GPUs; name the exporter of this node", s.r.cfg.DCGM.Endpoint)
 	}
 	for i := range page.Devices {
 		s.device(to, &page.Devices[i])

@@ -24,6 +24,8 @@ const NoInstance = -1
 type Page struct {
 	// Devices are in the order of their UUIDs, a GPU before its MIG instances.
 	Devices []Device
+	// Host is the node that the exporter says it is on; empty where it does not.
+	Host string
 	// Unclear are names of metrics that were left out, as nothing says whether they are percentages or ratios.
 	Unclear []string
 }
@@ -98,6 +100,7 @@ type valueKey struct {
 
 // builder makes a Page of samples.
 type builder struct {
+	host    string
 	devices map[deviceKey]*building
 	unclear map[string]bool
 }
@@ -235,6 +238,7 @@ func (b *builder) sample(f *field, pairs []*dto.LabelPair, value float64) error 
 	for _, pair := range pairs {
 		l[pair.GetName()] = pair.GetValue()
 	}
+	b.host = cmp.Or(b.host, l.of("hostname", "Hostname"))
 	uuid := l.of("UUID", "uuid")
 	if uuid == "" || l.of("nvlink") != "" {
 		return nil // of a link, a switch or a CPU
@@ -308,7 +312,7 @@ func (d *building) owner(l labels) *Owner {
 }
 
 func (b *builder) page() *Page {
-	p := &Page{Unclear: slices.Sorted(maps.Keys(b.unclear))}
+	p := &Page{Host: b.host, Unclear: slices.Sorted(maps.Keys(b.unclear))}
 	for _, d := range b.devices {
 		p.Devices = append(p.Devices, d.finish())
 	}

@@ -43,6 +43,7 @@ func TestNamesUntilDCGM45(t *testing.T) {
 	page := parse(t, "3.3.9-a100.prom")
 	require.Len(t, page.Devices, 2)
 	assert.Empty(t, page.Unclear)
+	assert.Equal(t, "node-a", page.Host)
 	busy, idle := page.Devices[0], page.Devices[1]
 	assert.Equal(t, "GPU-00000000-0000-4000-8000-000000000000", busy.UUID)
 	assert.Equal(t, NoInstance, busy.GPUInstance)
@@ -86,6 +87,7 @@ func TestSharedGPU(t *testing.T) {
 func TestNamesOfDCGM46AndMIG(t *testing.T) {
 	page := parse(t, "4.8.3-mig.prom")
 	require.Len(t, page.Devices, 8)
+	assert.Equal(t, "node-b", page.Host)
 	assert.Equal(t, map[string]float64{
 		key(Power): 450.25, key(UtilizationGPU): 0.01, key(TemperatureGPU): 55, key(LastXID): 0, key(XIDErrors, "31"): 4, key(XIDErrors, "79"): 1,
 		key(Health, "MEM"): 10, key(Health, "PCIE"): 0, key(PCIeReplays): 2,
