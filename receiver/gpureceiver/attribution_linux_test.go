@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -280,14 +281,48 @@ func TestWhatIsNotThereIsSaid(t *testing.T) {
 	assert.NotContains(t, absent.Str(), "pod_resources", "there is one, and nobody has it")
 }
 
-// XIDs that dcgm-exporter counted before us are not ours, and it may begin again.
-func TestXIDsOfTheExporter(t *testing.T) {
-	s := (&gpuReceiver{}).newDCGMSource().(*dcgmSource)
-	var got []float64
-	for _, v := range []float64{4, 4, 6, 1, 2} {
-		got = append(got, s.count(dcgmXID{cardA, "31"}, v))
+// Errors that dcgm-exporter counted before us are not ours, and it may begin again.
+func TestErrorsOfTheExporter(t *testing.T) {
+	page := func(values string) []byte {
+		return []byte(strings.ReplaceAll(values, "@", `{gpu="4",UUID="`+cardA+`"`))
 	}
-	assert.Equal(t, []float64{0, 0, 2, 3, 4}, got)
+	e := newExporter(t, "4.8.3-mig.prom")
+	r, _ := attributed(t, nil, e, nil)
+	sink := &consumertest.LogsSink{}
+	r.logs, r.events.send = sink, r.sendEvents
+	var errors []float64
+	for _, counted := range []int{4, 4, 6, 1} {
+		text := page(fmt.Sprintf("DCGM_EXP_XID_ERRORS_TOTAL@,xid=\"31\"} %d\nDCGM_FI_DEV_XID_ERRORS@} %d\n", counted, counted))
+		e.page.Store(&text)
+		md, err := r.scrape(t.Context())
+		require.NoError(t, err)
+		n := 0.0
+		for _, s := range samples(t, md) {
+			assert.Equal(t, "gpu.xid.errors", s.Metric)
+			n = s.Value
+		}
+		errors = append(errors, n)
+	}
+	assert.Equal(t, []float64{0, 0, 2, 3}, errors)
+	require.Equal(t, 3, sink.LogRecordCount(), "one at once, and one for all others of its interval; then the next")
+	lr := sink.AllLogs()[0].ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
+	assert.Equal(t, eventXID, lr.EventName())
+	assert.Contains(t, lr.Body().Str(), "GPU 4 ("+cardA+"): XID 31")
+
+	// One that does not count tells of the last error alone.
+	sink.Reset()
+	for _, values := range []string{"79 1", "79 1", "48 1", "48 2"} {
+		last, rows, _ := strings.Cut(values, " ")
+		text := page("DCGM_FI_DEV_XID_ERROR@} " + last + "\nDCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL@} " + rows + "\n")
+		e.page.Store(&text)
+		_, err := r.scrape(t.Context())
+		require.NoError(t, err)
+	}
+	var names []string
+	for _, ld := range sink.AllLogs() {
+		names = append(names, ld.ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0).EventName())
+	}
+	assert.Equal(t, []string{eventXID, eventXID, eventRowRemap}, names, "each other code, and rows")
 }
 
 // A Service may lead to the exporters of all nodes.
@@ -313,7 +348,7 @@ func TestConflictsAreTold(t *testing.T) {
 	r, _ := attributed(t, []observation{{metric: "hw.gpu.memory.limit", device: card, value: 1 << 30}, {metric: "hw.power", device: card, value: 1}},
 		newExporter(t, "4.4.1-virtual-gpus.prom"), kubelet)
 	sink := &consumertest.LogsSink{}
-	r.logs = sink
+	r.logs, r.events.send = sink, r.sendEvents
 	scrapeOf(t, r)
 	assert.Zero(t, sink.LogRecordCount(), "it may be an old page")
 	for c := range r.quarrels.since {

@@ -138,27 +138,25 @@ func (r *gpuReceiver) quarrel(ctx context.Context, c *conflict) {
 	r.telemetry.GpuSourceConflicts.Add(ctx, 1, metric.WithAttributes(attribute.String(attrConflictKind, string(c.kind))))
 	r.set.Logger.Warn("Two sources disagree about a GPU; the first is believed", zap.String("gpu", c.device), zap.String("about", c.about),
 		zap.String("first", c.first), zap.String("other", c.other))
-	if r.logs == nil || !r.cfg.Events.Enabled {
+	if r.events.send == nil {
 		return
 	}
 	now := pcommon.NewTimestampFromTime(time.Now())
-	ld := plog.NewLogs()
-	sl := ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
+	logs := plog.NewLogs()
+	sl := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
 	sl.Scope().SetName(metadata.ScopeName)
+	sl.Scope().SetVersion(r.events.version)
 	lr := sl.LogRecords().AppendEmpty()
 	lr.SetTimestamp(now)
 	lr.SetObservedTimestamp(now)
 	lr.SetEventName(eventConflict)
 	lr.SetSeverityNumber(plog.SeverityNumberWarn)
-	lr.SetSeverityText("WARN")
+	lr.SetSeverityText(plog.SeverityNumberWarn.String())
 	lr.Body().SetStr(fmt.Sprintf("sources disagree about the %s of %s: %s, or %s", c.about, c.device, cmp.Or(c.first, "none"), c.other))
 	for _, a := range [][2]string{
 		{gpu.AttrID, c.device}, {attrConflictKind, string(c.kind)}, {attrConflictAbout, c.about}, {attrConflictFirst, c.first}, {attrConflictOther, c.other},
 	} {
 		lr.Attributes().PutStr(a[0], a[1])
 	}
-	if err := r.logs.ConsumeLogs(ctx, ld); err != nil {
-		r.telemetry.GpuLostEvents.Add(ctx, 1)
-		r.set.Logger.Debug("The pipeline refused an event", zap.Error(err))
-	}
+	r.events.send(logs)
 }

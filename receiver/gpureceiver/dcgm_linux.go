@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/dcgm"
+	"github.com/orb8/orb8/receiver/gpureceiver/internal/nvml"
 )
 
 // dcgmPart is the metric and its part that a field of dcgm-exporter is.
@@ -63,17 +66,18 @@ type dcgmSource struct {
 	client *dcgm.Client
 	// host is where the exporter says that it is.
 	host string
-	// xids are the errors of devices by code.
-	xids map[dcgmXID]*dcgmCount
+	// xids are how many errors the exporter has counted, and last the code of the last one.
+	xids map[dcgmXID]float64
+	last map[string]float64
 }
 
 type dcgmXID struct{ device, code string }
 
-// dcgmCount makes a counter of the exporter one of ours, which begins when we do.
-type dcgmCount struct{ last, sum float64 }
+// maxXIDs bounds how many errors of one code are counted one by one after a scrape.
+const maxXIDs = 10_000
 
 func (r *gpuReceiver) newDCGMSource() source {
-	return &dcgmSource{r: r, xids: map[dcgmXID]*dcgmCount{}}
+	return &dcgmSource{r: r, xids: map[dcgmXID]float64{}, last: map[string]float64{}}
 }
 
 func (s *dcgmSource) close() error {
@@ -133,7 +137,9 @@ func (s *dcgmSource) device(to *recorder, d *dcgm.Device) {
 		}
 		to.know(known, d.GPUInstance, noNumber)
 	}
-	first := !ok
+	if !ok && d.GPUInstance == dcgm.NoInstance {
+		s.events(d, &known, to.at)
+	}
 	values := map[dcgm.Field]float64{}
 	health := -1.0
 	for _, v := range d.Values {
@@ -145,8 +151,6 @@ func (s *dcgmSource) device(to *recorder, d *dcgm.Device) {
 			for bit, reason := range clockReasons {
 				s.add(to, observation{metric: "gpu.clock.throttle.active", part: reason, device: known, value: float64(uint64(v.Value) >> bit & 1)})
 			}
-		case v.Field == dcgm.XIDErrors && first:
-			s.add(to, observation{metric: gpu.MetricXIDErrors, part: v.Code, device: known, value: s.count(dcgmXID{known.ID, v.Code}, v.Value)})
 		case v.Field == dcgm.Health:
 			health = max(health, v.Value)
 		}
@@ -176,19 +180,63 @@ func (s *dcgmSource) add(to *recorder, o observation) {
 	}
 }
 
-// count returns how much a counter of the exporter has grown since it was first seen.
-func (s *dcgmSource) count(of dcgmXID, now float64) float64 {
-	c := s.xids[of]
-	if c == nil {
-		c = &dcgmCount{last: now}
-		s.xids[of] = c
+// events tells the errors of a GPU that NVML does not tell of. Of the code of the last error a repetition is not seen: an exporter that counts
+// them (DCGM_EXP_XID_ERRORS_TOTAL) is believed before.
+func (s *dcgmSource) events(d *dcgm.Device, known *gpu.Device, at time.Time) {
+	seen := nvml.Device{
+		UUID: known.ID, Index: int(known.Index), Model: known.Model, PCI: known.PCIAddress, GPUInstance: nvml.None, ComputeInstance: nvml.None,
 	}
-	if now < c.last {
-		c.last = 0 // the exporter began again
+	counted := slices.ContainsFunc(d.Values, func(v dcgm.Value) bool { return v.Field == dcgm.XIDErrors })
+	rows := func() *nvml.Rows {
+		if seen.Rows == nil {
+			seen.Rows = &nvml.Rows{}
+		}
+		return seen.Rows
 	}
-	c.sum += now - c.last
-	c.last = now
-	return c.sum
+	codes := map[uint64]int{}
+	for _, v := range d.Values {
+		switch v.Field {
+		case dcgm.RowsCorrected:
+			rows().Corrected = int(v.Value)
+		case dcgm.RowsUncorrected:
+			rows().Uncorrected = int(v.Value)
+		case dcgm.RowsPending:
+			rows().Pending = v.Value > 0
+		case dcgm.RowsFailed:
+			rows().Failed = v.Value > 0
+		case dcgm.XIDErrors:
+			if code, err := strconv.ParseUint(v.Code, 10, 32); err == nil {
+				codes[code] = s.more(dcgmXID{known.ID, v.Code}, v.Value)
+			}
+		case dcgm.LastXID:
+			before, again := s.last[known.ID]
+			s.last[known.ID] = v.Value
+			if again && v.Value > 0 && v.Value != before && !counted {
+				codes[uint64(v.Value)] = 1
+			}
+		}
+	}
+	s.r.events.seen([]nvml.Device{seen}, at)
+	for code, n := range codes {
+		for range min(n, maxXIDs) {
+			s.r.events.add(nvml.Event{
+				Type: nvml.XID, Time: at, UUID: known.ID, PCI: known.PCIAddress, Code: code, GPUInstance: nvml.None, ComputeInstance: nvml.None,
+			})
+		}
+	}
+}
+
+// more returns how much a counter of the exporter has grown since the last scrape. What it counted before the first is not ours.
+func (s *dcgmSource) more(of dcgmXID, now float64) int {
+	before, again := s.xids[of]
+	s.xids[of] = now
+	switch {
+	case !again:
+		return 0
+	case now < before:
+		return int(now) // the exporter began again
+	}
+	return int(now - before)
 }
 
 // healthState is what DCGM says: 0 healthy, 10 with a warning, 20 with a failure.

@@ -64,6 +64,7 @@ func (s *nvmlSource) scrape(_ context.Context, to *recorder) error {
 	for i := range snapshot.Devices {
 		d := &snapshot.Devices[i]
 		described := describe(d)
+		to.know(described, instanceNumber(d.GPUInstance), instanceNumber(d.ComputeInstance))
 		for _, v := range d.Values {
 			to.add(observation{metric: v.Metric, part: v.Part, device: described, value: v.Value})
 		}
@@ -77,6 +78,13 @@ func describe(d *nvml.Device) gpu.Device {
 	return gpu.Device{
 		ID: d.UUID, Parent: d.Parent, Index: uint32(d.Index), Model: d.Model, PCIAddress: d.PCI, MIGProfile: d.Profile,
 	}
+}
+
+func instanceNumber(id uint32) int {
+	if id == nvml.None {
+		return noNumber
+	}
+	return int(id)
 }
 
 // use is what the processes of one container do to a device.
