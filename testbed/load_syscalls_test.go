@@ -15,6 +15,7 @@ import (
 
 	"github.com/orb8/orb8/testbed/internal/collector"
 	"github.com/orb8/orb8/testbed/internal/lab"
+	"github.com/orb8/orb8/testbed/internal/usage"
 	"github.com/orb8/orb8/testbed/internal/workload"
 )
 
@@ -38,7 +39,7 @@ func BenchmarkLoadSyscalls(b *testing.B) {
 	}
 	idle := syscallsOf(b, c)
 
-	cpu, from := cpuTime(b, c.PID()), time.Now()
+	cpu, from := usage.Of(b, c.PID()).CPU, time.Now()
 	for _, p := range processes {
 		p.Go()
 	}
@@ -69,7 +70,7 @@ func BenchmarkLoadSyscalls(b *testing.B) {
 		}
 		return true
 	}, func() any { return fmt.Sprintf("want %v, of cgroups that have them all %v", want, got) })
-	cpu = cpuTime(b, c.PID()) - cpu
+	cpu = usage.Of(b, c.PID()).CPU - cpu
 	for _, p := range processes {
 		p.End()
 	}
@@ -81,7 +82,7 @@ func BenchmarkLoadSyscalls(b *testing.B) {
 	b.ReportMetric(100*cpu.Seconds()/took.Seconds(), "cpu-%")
 	b.ReportMetric(float64(state.Lost.Events-idle.Lost.Events), "lost-events")
 	b.ReportMetric(float64(cgroups*rounds), "rare-calls")
-	b.ReportMetric(float64(peakMemory(b, c.PID()))/1e6, "MB-peak")
+	b.ReportMetric(float64(usage.Of(b, c.PID()).Peak)/1e6, "MB-peak")
 	b.ReportMetric(0, "ns/op")
 }
 

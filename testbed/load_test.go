@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/orb8/orb8/testbed/internal/collector"
 	"github.com/orb8/orb8/testbed/internal/lab"
 	"github.com/orb8/orb8/testbed/internal/traffic"
+	"github.com/orb8/orb8/testbed/internal/usage"
 )
 
 // Benchmarks of the real collector under load. They run once, whatever b.N: `go test -run '^$' -bench Load ./testbed`.
@@ -32,11 +32,11 @@ func BenchmarkLoadLiveFlows(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			l := lab.New(b, lab.Options{Offloads: true})
 			c := startWatching(b, l, overlay)
-			cpu, from := cpuTime(b, c.PID()), time.Now()
+			cpu, from := usage.Of(b, c.PID()).CPU, time.Now()
 			sent := traffic.Storm(b, l.Client, l.Server, traffic.StormLoad{Flows: 400_000, PerSecond: 20_000, Seconds: 5, Size: 64})
 			took := time.Since(from)
 			awaitAll(b, c, l.Client, sent)
-			cpu = cpuTime(b, c.PID()) - cpu // with what the collector still had to do at the end
+			cpu = usage.Of(b, c.PID()).CPU - cpu // with what the collector still had to do at the end
 			b.ReportMetric(float64(sent)/took.Seconds(), "packets/s")
 			b.ReportMetric(float64(cpu.Microseconds())/float64(sent), "cpu-us/packet")
 		})
@@ -75,7 +75,7 @@ func awaitAll(b *testing.B, c *collector.Collector, client *lab.Node, sent uint6
 		counted, missing = totalOf(b, c, client), loss(b, c)
 		return counted.packets+missing.packets == wire.SentPackets && counted.bytes+missing.bytes == wire.SentBytes
 	}, func() any { return fmt.Sprintf("counted %v, lost %v, of %v", counted, missing, wire) })
-	b.ReportMetric(float64(peakMemory(b, c.PID()))/1e6, "MB-peak") // a query takes memory of its own
+	b.ReportMetric(float64(usage.Of(b, c.PID()).Peak)/1e6, "MB-peak") // a query takes memory of its own
 	if missing.packets > 0 {
 		_, stderr, _ := c.CLI("flows", "--limit", "1")
 		assert.Contains(b, stderr, "lost")
@@ -100,36 +100,4 @@ func totalOf(t testing.TB, c *collector.Collector, n *lab.Node) (sum seen) {
 		}
 	}
 	return sum
-}
-
-// cpuTime is what a process has used so far, user and system.
-func cpuTime(t testing.TB, pid int) time.Duration {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	require.NoError(t, err)
-	_, after, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(after)
-	var ticks int
-	for _, f := range fields[11:13] { // utime and stime, see proc(5)
-		n, err := strconv.Atoi(f)
-		require.NoError(t, err)
-		ticks += n
-	}
-	const userHZ = 100
-	return time.Duration(ticks) * time.Second / userHZ
-}
-
-// peakMemory is the largest resident set that a process has had, in bytes.
-func peakMemory(t testing.TB, pid int) uint64 {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	require.NoError(t, err)
-	for line := range strings.Lines(string(text)) {
-		var kib uint64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
-			return kib << 10
-		}
-	}
-	require.Fail(t, "no VmHWM")
-	return 0
 }

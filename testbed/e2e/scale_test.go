@@ -23,6 +23,7 @@ import (
 
 	"github.com/orb8/orb8/testbed/cluster"
 	"github.com/orb8/orb8/testbed/internal/collector"
+	"github.com/orb8/orb8/testbed/internal/usage"
 )
 
 // envScale names the environment variable of how many pods there are: 50000 for the documented measurement. Without it
@@ -63,7 +64,7 @@ func TestScale(t *testing.T) {
 	s.startAgent(t)
 	idle := s.measure(t, "no pods")
 
-	began, agent, gateway := time.Now(), s.agent.usage(t), s.gateway.usage(t)
+	began, agent, gateway := time.Now(), usage.Of(t, s.agent.cmd.Process.Pid), usage.Of(t, s.gateway.cmd.Process.Pid)
 	s.simulate(t, pods)
 	peer := s.fillNode(t)
 	s.report(t, "pods are made", began, agent, gateway)
@@ -88,8 +89,8 @@ func TestScale(t *testing.T) {
 	loaded := s.measure(t, fmt.Sprintf("%d pods", pods))
 	s.timeNames(t)
 
-	assert.LessOrEqual(t, loaded.rss, idle.rss+mostMore, "the agent's memory, and without pods")
-	assert.LessOrEqual(t, loaded.peak, idle.peak+mostMore, "the agent's memory at its peak, and without pods")
+	assert.LessOrEqual(t, loaded.RSS, idle.RSS+mostMore, "the agent's memory, and without pods")
+	assert.LessOrEqual(t, loaded.Peak, idle.Peak+mostMore, "the agent's memory at its peak, and without pods")
 	s.checkRequests(t)
 }
 
@@ -160,21 +161,21 @@ func (s *scale) startAgent(t *testing.T) {
 }
 
 // measure returns what the agent takes.
-func (s *scale) measure(t *testing.T, when string) usage {
+func (s *scale) measure(t *testing.T, when string) usage.Usage {
 	t.Helper()
 	time.Sleep(settling)
-	began, agent, gateway := time.Now(), s.agent.usage(t), s.gateway.usage(t)
+	began, agent, gateway := time.Now(), usage.Of(t, s.agent.cmd.Process.Pid), usage.Of(t, s.gateway.cmd.Process.Pid)
 	time.Sleep(window)
 	return s.report(t, when, began, agent, gateway)
 }
 
 // report shows what both took since, and returns what the agent takes now.
-func (s *scale) report(t *testing.T, when string, since time.Time, agent, gateway usage) usage {
+func (s *scale) report(t *testing.T, when string, since time.Time, agent, gateway usage.Usage) usage.Usage {
 	t.Helper()
-	now, took := s.agent.usage(t), time.Since(since)
-	t.Logf("%s: agent: %s since it started, %.1f %% of a processor for %s", when, now, 100*now.since(agent), took.Round(time.Second))
-	u := s.gateway.usage(t)
-	t.Logf("%s: gateway: %s since it started, %.1f %% of a processor", when, u, 100*u.since(gateway))
+	now, took := usage.Of(t, s.agent.cmd.Process.Pid), time.Since(since)
+	t.Logf("%s: agent: %s since it started, %.1f %% of a processor for %s", when, now, 100*now.Since(agent), took.Round(time.Second))
+	u := usage.Of(t, s.gateway.cmd.Process.Pid)
+	t.Logf("%s: gateway: %s since it started, %.1f %% of a processor", when, u, 100*u.Since(gateway))
 	requests := map[string]int{}
 	for _, r := range readAudit(t, s.audit) {
 		if r.at.After(since) {

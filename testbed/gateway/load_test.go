@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/testbed/internal/usage"
 )
 
 // envAgents and envSeconds name environment variables: how many agents there are, and how long each part of the measurement takes. Those
@@ -70,34 +71,34 @@ func TestLoad(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	each(agents, func(a *agent) { assert.NoError(t, a.report(ctx, 1, began, time.Now())) })
-	t.Logf("%d agents connected: %s", n, g.usage(t))
+	t.Logf("%d agents connected: %s", n, usage.Of(t, g.PID()))
 
 	most := saturate(t, g, agents, length, interval)
 	connections := int(share * most * interval.Seconds() / float64(n) / recordsPerConnection)
 	pace(t, g, agents, length, interval, max(1, connections))
-	from := g.usage(t)
+	from := usage.Of(t, g.PID())
 	_, series, _, err := g.scrape(t.Context())
 	require.NoError(t, err)
 	assert.Positive(t, series)
-	t.Logf("a scrape of %d series takes %s of processor", series, g.usage(t).cpu-from.cpu)
+	t.Logf("a scrape of %d series takes %s of processor", series, usage.Of(t, g.PID()).CPU-from.CPU)
 	verify(t, g, agents, began)
 }
 
 // saturate has each agent report without a pause, and returns the records a second that this came to.
 func saturate(t *testing.T, g *process, agents []*agent, length, interval time.Duration) float64 {
-	before, from := total(agents, acknowledged), g.usage(t)
+	before, from := total(agents, acknowledged), usage.Of(t, g.PID())
 	// What has begun is finished, so that what was acknowledged is known.
-	until := from.at.Add(length)
+	until := from.At.Add(length)
 	each(agents, func(a *agent) {
 		for time.Now().Before(until) && !t.Failed() {
 			assert.NoError(t, a.report(t.Context(), connectionsAtMost, time.Now().Add(-interval), time.Now()))
 		}
 	})
-	to, records := g.usage(t), float64(total(agents, acknowledged)-before)
-	rate := records / to.at.Sub(from.at).Seconds()
-	cpu := to.cpu - from.cpu
+	to, records := usage.Of(t, g.PID()), float64(total(agents, acknowledged)-before)
+	rate := records / to.At.Sub(from.At).Seconds()
+	cpu := to.CPU - from.CPU
 	t.Logf("as fast as it takes it: %.0f records/s; %.1f µs of processor a record, %.0f records/s a core, with %.2f cores; %s; %d retries",
-		rate, float64(cpu.Microseconds())/records, records/cpu.Seconds(), cpu.Seconds()/to.at.Sub(from.at).Seconds(), to, total(agents, retries))
+		rate, float64(cpu.Microseconds())/records, records/cpu.Seconds(), cpu.Seconds()/to.At.Sub(from.At).Seconds(), to, total(agents, retries))
 	return rate
 }
 
@@ -106,15 +107,15 @@ func retries(a *agent) *atomic.Uint64      { return &a.retries }
 
 // pace has each agent report an interval's connections once an interval, at instants of its own, while queries and a scrape run.
 func pace(t *testing.T, g *process, agents []*agent, length, interval time.Duration, connections int) {
-	before, from := total(agents, acknowledged), g.usage(t)
-	until := from.at.Add(length)
+	before, from := total(agents, acknowledged), usage.Of(t, g.PID())
+	until := from.At.Add(length)
 	var late, reports atomic.Int64
 	var latest atomic.Int64
 	asked := make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() { ask(t, g, len(agents), asked) })
 	each(agents, func(a *agent) {
-		for next := from.at.Add(rand.N(interval)); next.Before(until) && !t.Failed(); next = next.Add(interval) {
+		for next := from.At.Add(rand.N(interval)); next.Before(until) && !t.Failed(); next = next.Add(interval) {
 			time.Sleep(time.Until(next)) // paces the load
 			assert.NoError(t, a.report(t.Context(), connections, next.Add(-interval), next))
 			lag := time.Since(next)
@@ -128,10 +129,10 @@ func pace(t *testing.T, g *process, agents []*agent, length, interval time.Durat
 	})
 	close(asked)
 	asking.Wait()
-	to, records := g.usage(t), float64(total(agents, acknowledged)-before)
-	cpu := to.cpu - from.cpu
+	to, records := usage.Of(t, g.PID()), float64(total(agents, acknowledged)-before)
+	cpu := to.CPU - from.CPU
 	t.Logf("asked meanwhile: %.0f records/s in %d reports with %.2f cores; %s; the latest was acknowledged after %s, %d after the next was due",
-		records/to.at.Sub(from.at).Seconds(), reports.Load(), cpu.Seconds()/to.at.Sub(from.at).Seconds(), to,
+		records/to.At.Sub(from.At).Seconds(), reports.Load(), cpu.Seconds()/to.At.Sub(from.At).Seconds(), to,
 		time.Duration(latest.Load()).Round(time.Millisecond), late.Load())
 	// Where the machine is busy some are late; where queues grow all are, from some instant on.
 	assert.Less(t, late.Load(), reports.Load()/2, "reports that waited longer than until the next: queues grow")

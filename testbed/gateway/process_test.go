@@ -4,13 +4,10 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,45 +65,6 @@ func freeAddress(t testing.TB) string {
 	require.NoError(t, err)
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// usage is what a process takes of the machine, since it started.
-type usage struct {
-	at        time.Time
-	rss, peak uint64 // bytes
-	cpu       time.Duration
-}
-
-// usage reads it from proc(5).
-func (p *process) usage(t testing.TB) usage {
-	t.Helper()
-	u := usage{at: time.Now()}
-	dir := fmt.Sprintf("/proc/%d/", p.PID())
-	status, err := os.ReadFile(dir + "status")
-	require.NoError(t, err)
-	for line := range strings.Lines(string(status)) {
-		var kib uint64
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
-			u.rss = kib << 10
-		}
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
-			u.peak = kib << 10
-		}
-	}
-	stat, err := os.ReadFile(dir + "stat")
-	require.NoError(t, err)
-	_, after, _ := strings.Cut(string(stat), ") ")
-	const userHZ = 100
-	for _, field := range strings.Fields(after)[11:13] { // utime and stime
-		ticks, err := strconv.Atoi(field)
-		require.NoError(t, err)
-		u.cpu += time.Duration(ticks) * time.Second / userHZ
-	}
-	return u
-}
-
-func (u usage) String() string {
-	return fmt.Sprintf("RSS %.0f MB, at most %.0f MB", float64(u.rss)/1e6, float64(u.peak)/1e6)
 }
 
 // scrape reads all metrics as Prometheus does, and returns how long that took, how many series there were and how large they are.
