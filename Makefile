@@ -1,8 +1,23 @@
 # The version is the manifest's: one place for the collector and the CLI.
 VERSION := $(shell sed -n 's/^  version: //p' builder-config.yaml)
 TOOL    := go tool -modfile=internal/tools/go.mod
-# One way to build programs, here and for the image: nothing of this machine in them, and no C library needed by now.
-BUILD   := CGO_ENABLED=0 go build -trimpath
+# One way to build programs, here and for the image: nothing of this machine in them.
+BUILD   := go build -trimpath
+# The collector loads NVIDIA's library at run time, which takes the C library and its loader. Functions are bound when they are
+# called first, whatever this machine's linker does by itself: without a driver those of that library are nowhere. Names and users
+# are looked up as without the C library. CGO=0 builds it without C, for machines with no compiler, and without NVML.
+CGO       ?= 1
+COLLECTOR := CGO_ENABLED=$(CGO) $(BUILD) -tags=netgo,osusergo -ldflags='-s -w -extldflags=-Wl,-z,lazy'
+# Compilers for other machines are Debian's: gcc-aarch64-linux-gnu.
+CC_amd64  := x86_64-linux-gnu-gcc
+CC_arm64  := aarch64-linux-gnu-gcc
+ifneq ($(GOARCH),)
+ifneq ($(GOARCH),$(shell go env GOHOSTARCH))
+export CC := $(CC_$(GOARCH))
+endif
+endif
+# NVIDIA's header calls much of itself deprecated, and the Go binding binds all of it.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 # Where programs are built to.
 BIN     := bin
 # What `make image` makes: its name, and for which machines; both: make image ARCHS='amd64 arm64'.
@@ -34,10 +49,10 @@ as-root: # before the build, which takes minutes
 
 .PHONY: build
 build: distribution/build/main.go ## build bin/orb8-collector and bin/orb8
-	cd distribution/build && $(BUILD) -ldflags='-s -w' -o orb8-collector .
+	cd distribution/build && $(COLLECTOR) -o orb8-collector .
 	@# A copy: the linker leaves what it writes in the page cache in pieces of 2 MB, each of which the process would have as a whole.
 	install -D distribution/build/orb8-collector $(BIN)/orb8-collector
-	$(BUILD) -ldflags='-s -w -X main.version=v$(VERSION)' -o $(BIN)/orb8 ./cmd/orb8
+	CGO_ENABLED=0 $(BUILD) -ldflags='-s -w -X main.version=v$(VERSION)' -o $(BIN)/orb8 ./cmd/orb8
 	@# In the PATH these make it `kubectl orb8`.
 	@ln -sf orb8 $(BIN)/kubectl-orb8 && ln -sf orb8 $(BIN)/kubectl_complete-orb8
 
@@ -66,6 +81,10 @@ test: build ## run every test; as root, so that those that load BPF programs are
 .PHONY: test-kernels
 test-kernels: ## run the receiver's tests on Debian's Linux 6.1 too, in QEMU
 	ORB8_REQUIRE=kernels go test -count=1 -v ./testbed/kernels
+
+.PHONY: test-gpu
+test-gpu: ## hold what the receiver reads of this machine's NVIDIA GPUs against nvidia-smi
+	ORB8_REQUIRE=gpu go test -count=1 -v -run=TestRealGPUs ./receiver/gpureceiver/...
 
 .PHONY: cluster-build
 cluster-build: ## build the Kubernetes of the test bed into the cache; ten minutes the first time, Debian 12 only

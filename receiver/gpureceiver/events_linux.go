@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -53,8 +54,10 @@ type eventLog struct {
 	mu      sync.Mutex
 	xids    map[incident]uint64
 	pending map[incident]*repeated
-	// devices are those of the last scrape, by UUID, and users the containers that had them.
+	// devices are those of the last scrape, by UUID, and those that erred; current are those of this one. users are the containers that
+	// had them.
 	devices map[string]*nvml.Device
+	current map[string]bool
 	users   map[string][]container
 }
 
@@ -67,7 +70,7 @@ type repeated struct {
 func newEventLog(cfg *EventsConfig, version string) *eventLog {
 	return &eventLog{
 		ignored: cfg.IgnoredXIDs, version: version, xids: map[incident]uint64{}, pending: map[incident]*repeated{},
-		devices: map[string]*nvml.Device{}, users: map[string][]container{},
+		devices: map[string]*nvml.Device{}, current: map[string]bool{}, users: map[string][]container{},
 	}
 }
 
@@ -120,13 +123,13 @@ func (l *eventLog) seen(devices []nvml.Device, at time.Time) {
 	var all []plog.Logs
 	for n := range devices {
 		d := &devices[n]
-		before := l.devices[d.UUID]
-		if before != nil && before.Rows != nil && d.Rows != nil && *before.Rows != *d.Rows {
+		if b := l.devices[d.UUID]; b != nil && b.Rows != nil && d.Rows != nil && *b.Rows != *d.Rows {
 			if logs, ok := l.tell(incident{name: eventRowRemap, device: d.UUID, gi: nvml.None, ci: nvml.None}, at); ok {
 				all = append(all, l.rows(logs, d.Rows))
 			}
 		}
 		l.devices[d.UUID] = d
+		l.current[d.UUID] = true
 	}
 	l.mu.Unlock()
 	for _, logs := range all {
@@ -171,9 +174,14 @@ func (l *eventLog) interval(to *recorder) {
 		}
 		delete(l.pending, i)
 	}
+	counted := map[string]bool{}
 	for i, n := range l.xids {
+		counted[i.device] = true
 		to.add(observation{metric: gpu.MetricXIDErrors, part: strconv.FormatUint(i.code, 10), device: l.describe(i.device), value: float64(n)})
 	}
+	// MIG instances come and go.
+	maps.DeleteFunc(l.devices, func(id string, _ *nvml.Device) bool { return !l.current[id] && !counted[id] })
+	clear(l.current)
 	l.mu.Unlock()
 	for _, logs := range all {
 		l.send(logs)
