@@ -61,6 +61,10 @@ func NewClient(socket string, claims Resolver) *Client { return &Client{socket, 
 // ask has the kubelet asked over a connection of its own: the kubelet makes its socket anew when it starts, and a connection that waits
 // to be tried again would miss it.
 func (c *Client) ask(ctx context.Context, question func(context.Context, api.PodResourcesListerClient) error) error {
+	// gRPC would warn in the log each time on a host that has no kubelet.
+	if _, err := os.Stat(c.socket); err != nil {
+		return c.explain(err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// Why the socket could not be reached, for a clearer word than gRPC's.
