@@ -17,8 +17,7 @@ char LICENSE[] SEC("license") = "GPL";
 // Where the bytes of a call are.
 enum bytes {
 	BYTES_NONE = 0,
-	BYTES_ARGUMENT_1 = 1, // to 5
-	BYTES_ARGUMENT_2 = 2,
+	BYTES_ARGUMENT_2 = 2, // to 5
 	BYTES_ARGUMENT_3 = 3,
 	BYTES_ARGUMENT_4 = 4,
 	BYTES_ARGUMENT_5 = 5,
@@ -79,8 +78,6 @@ static __always_inline __u64 read_copy(__u64 at, bool solid, __u32 *kind)
 static __always_inline __u64 bytes_of(const struct registers *r, __u32 where, __u32 *kind)
 {
 	switch (where) {
-	case BYTES_ARGUMENT_1:
-		return ARGUMENT_1(r);
 	case BYTES_ARGUMENT_2:
 		return ARGUMENT_2(r);
 	case BYTES_ARGUMENT_3:

@@ -39,7 +39,15 @@ var programs = []struct {
 	{"syscalls.test", "receiver/ebpfsyscallreceiver/internal/engine", []string{"-test.v", "-test.timeout=20m"}},
 	{"receiver.test", "receiver/ebpfnetworkreceiver", []string{"-test.v", "-test.timeout=20m"}},
 	{"syscall-receiver.test", "receiver/ebpfsyscallreceiver", []string{"-test.v", "-test.timeout=20m"}},
+	{cudaTests, "receiver/gpureceiver/internal/cuda", []string{"-test.v", "-test.timeout=20m"}},
 }
+
+// cudaTests call C programs, which they build with envCUDABuild, and find with envCUDABuilt where there is no compiler.
+const (
+	cudaTests    = "cuda.test"
+	envCUDABuild = "ORB8_TEST_CUDA_BUILD"
+	envCUDABuilt = "ORB8_TEST_CUDA"
+)
 
 // TestKernels boots every kernel in the cache; Debian's current one when there is none.
 func TestKernels(t *testing.T) {
@@ -66,9 +74,9 @@ func TestKernels(t *testing.T) {
 func (k *kernel) required() string {
 	var major int
 	if n, _ := fmt.Sscanf(k.version(), "%d.", &major); n == 1 && major < 6 {
-		return "bpf"
+		return "bpf,cc"
 	}
-	return "bpf,drops"
+	return "bpf,drops,cc,fentry"
 }
 
 // initrd builds the guest and the programs and packs them into an archive.
@@ -90,16 +98,33 @@ func initrd(t *testing.T, k *kernel) string {
 		archive.tree("src/"+p.name, filepath.Join("../..", p.pkg), "*.yaml", "testdata")
 		commands = append(commands, append([]string{"/bin/" + p.name}, p.args...))
 	}
+	archive.cStubs(t, filepath.Join(dir, cudaTests))
 	text, err := json.Marshal(commands)
 	require.NoError(t, err)
 	archive.file("commands.json", text)
-	modules, err := k.closure("veth", "sch_ingress", "cls_bpf", "nf_tables", "xfrm_user")
+	modules, err := k.closure("veth", "sch_ingress", "cls_bpf", "nf_tables", "xfrm_user", "overlay")
 	require.NoError(t, err)
 	for i, m := range modules {
 		archive.copy(fmt.Sprintf("modules/%03d-%s", i, filepath.Base(m)), m)
 	}
 	require.NoError(t, archive.close())
 	return path
+}
+
+// cStubs adds the C programs of the tests of CUDA, and the C library that they are linked with.
+func (i *initramfs) cStubs(t *testing.T, tests string) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command(tests)
+	cmd.Env = append(os.Environ(), envCUDABuild+"="+dir)
+	text, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", text)
+	i.tree("cuda", dir, "*")
+	for _, d := range []string{"lib", "lib/x86_64-linux-gnu", "lib64"} {
+		i.directory(d)
+	}
+	i.copy("lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2")
+	i.copy("lib/x86_64-linux-gnu/libc.so.6", "/lib/x86_64-linux-gnu/libc.so.6")
 }
 
 // build compiles a command, or the tests of a package, statically: the guest has no libraries.
@@ -135,7 +160,7 @@ func boot(t *testing.T, k *kernel, initrd string) []output {
 		"-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nodefaults", "-display", "none", "-no-reboot",
 		"-serial", "file:"+console, "-serial", "file:"+results,
-		"-kernel", k.image, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 loglevel=4 "+testutil.EnvRequire+"="+k.required())
+		"-kernel", k.image, "-initrd", initrd, "-append", "console=ttyS0 panic=-1 loglevel=4 "+testutil.EnvRequire+"="+k.required()+" "+envCUDABuilt+"=/cuda")
 	text, err := cmd.CombinedOutput()
 	messages, _ := os.ReadFile(console)
 	require.NoError(t, err, "%s\nconsole:\n%s", text, messages)

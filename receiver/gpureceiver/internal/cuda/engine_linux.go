@@ -185,9 +185,6 @@ func (e *Engine) loadAs(quiet bool) error {
 	return nil
 }
 
-// Programs are in structs as bpf2go makes them.
-func (e *Engine) Programs() []any { return []any{&e.programs} }
-
 // Quiet tells why new libraries are found only once an interval, if they are.
 func (e *Engine) Quiet() error { return e.quiet }
 

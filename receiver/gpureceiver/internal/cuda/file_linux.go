@@ -31,13 +31,13 @@ type file struct {
 	// handle is what probes are attached by: the file has as many names as mounts.
 	handle *os.File
 	probes []probe
-	// err is why there are none, or why some could not be attached.
-	err error
+	// unread is why there are none, err that or why some could not be attached.
+	unread, err error
 	// links are of the probes of all processes: those of libcuda that are not stepped, or all of it.
 	links []link.Link
 	// sampling are the links of the stepped ones while a window is open.
 	sampling []link.Link
-	// seen are the groups of which a function is counted.
+	// seen are the families of which a function is counted.
 	seen map[family]bool
 	// own are the links of single processes: those of libcudart.
 	own map[process]ownLinks
@@ -47,8 +47,8 @@ type file struct {
 }
 
 type ownLinks struct {
-	links  []link.Link
-	groups map[family]bool
+	links    []link.Link
+	families map[family]bool
 }
 
 // probe is a function of a file and where it is looked at.

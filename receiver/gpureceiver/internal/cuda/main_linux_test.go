@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -18,7 +19,16 @@ import (
 // patience is for what takes milliseconds, looked for every tick.
 const patience, tick = 10 * time.Second, 5 * time.Millisecond
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(cudatest.EnvBuild); dir != "" {
+		if err := cudatest.BuildAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func newEngine(t testing.TB, opts Options) *Engine {
 	t.Helper()

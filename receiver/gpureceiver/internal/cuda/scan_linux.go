@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	bpf "github.com/orb8/orb8/bpf/cuda"
@@ -102,10 +101,13 @@ func (e *Engine) scan(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	before := e.Files()
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, f := range e.files {
 		clear(f.processes)
+		if f.library == runtime {
+			f.err = f.unread
+		}
 	}
 	// What each process maps.
 	mapped := map[process][]*file{}
@@ -138,10 +140,6 @@ func (e *Engine) scan(now time.Time) error {
 			delete(e.files, key)
 		}
 	}
-	e.mu.Unlock()
-	if e.opts.Changed != nil && !slices.EqualFunc(before, e.Files(), sameFile) {
-		e.opts.Changed()
-	}
 	return errors.Join(errs...)
 }
 
@@ -172,9 +170,10 @@ func (e *Engine) file(m *bpf.CudaMapping) *file {
 		if f.handle, f.err = open(m, e.opts.byRoot); f.err != nil {
 			return f
 		}
-		if f.err = f.read(); f.err == nil && f.library == driver {
+		if f.unread = f.read(); f.unread == nil && f.library == driver {
 			e.attachDriver(f)
 		}
+		f.err = errors.Join(f.unread, f.err)
 	}
 	return f
 }
@@ -228,35 +227,42 @@ func (e *Engine) attachRuntime(p process, files []*file) {
 		if f.library != runtime || f.handle == nil {
 			continue
 		}
-		if own, ok := f.own[p]; ok {
-			if sameFamilies(own.groups, missing) {
-				continue
-			}
-			f.err = closeLinks(own.links)
-			delete(f.own, p)
-		}
-		// Without libcuda libcudart does nothing: it is about to be mapped.
-		if !hasDriver || len(missing) == 0 {
-			continue
-		}
-		if e.opts.single {
-			f.err = errors.New("libcudart is looked at one process at a time, which needs Linux 6.6")
-			continue
-		}
-		var wanted []probe
-		for _, probe := range f.probes {
-			if missing[probe.kind.family()] && (!probe.stepped || e.opts.Stepped == CountStepped) {
-				wanted = append(wanted, probe)
-			}
-		}
-		links, _, err := e.attach(f, wanted, p.pid, false)
-		f.err = errors.Join(f.err, err)
-		if err == nil {
-			f.own[p] = ownLinks{links, missing}
-		} else {
-			f.err = errors.Join(f.err, closeLinks(links))
+		if err := e.attachOwn(f, p, missing, hasDriver); err != nil {
+			f.err = err
 		}
 	}
+}
+
+// attachOwn looks at the missing families of a libcudart in one process, and at no others.
+func (e *Engine) attachOwn(f *file, p process, missing map[family]bool, hasDriver bool) error {
+	var errs []error
+	if own, ok := f.own[p]; ok {
+		if sameFamilies(own.families, missing) {
+			return nil
+		}
+		errs = append(errs, closeLinks(own.links))
+		delete(f.own, p)
+	}
+	// Without libcuda libcudart does nothing: it is about to be mapped.
+	if !hasDriver || len(missing) == 0 {
+		return errors.Join(errs...)
+	}
+	if e.opts.single {
+		return errors.Join(append(errs, errors.New("libcudart is looked at one process at a time, which needs Linux 6.6"))...)
+	}
+	var wanted []probe
+	for _, probe := range f.probes {
+		if missing[probe.kind.family()] && (!probe.stepped || e.opts.Stepped == CountStepped) {
+			wanted = append(wanted, probe)
+		}
+	}
+	links, _, err := e.attach(f, wanted, p.pid, false)
+	if err != nil {
+		errs = append(errs, err, closeLinks(links))
+	} else {
+		f.own[p] = ownLinks{links, missing}
+	}
+	return errors.Join(errs...)
 }
 
 func sameFamilies(a, b map[family]bool) bool {
@@ -276,10 +282,10 @@ func (e *Engine) sample(open bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, f := range e.files {
-		if len(f.sampling) > 0 {
-			f.err = closeLinks(f.sampling)
-			f.sampling = nil
+		if err := closeLinks(f.sampling); err != nil {
+			f.err = err
 		}
+		f.sampling = nil
 		if !open || f.library != driver || f.handle == nil {
 			continue
 		}
@@ -289,9 +295,10 @@ func (e *Engine) sample(open bool) {
 				stepped = append(stepped, p)
 			}
 		}
-		var links []link.Link
-		links, _, f.err = e.attach(f, stepped, 0, true)
-		f.sampling = links
+		var err error
+		if f.sampling, _, err = e.attach(f, stepped, 0, true); err != nil {
+			f.err = err
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"cmp"
-	"fmt"
 	"time"
 )
 
@@ -28,8 +27,6 @@ type Options struct {
 	Interval time.Duration
 	// Stepped is SkipStepped if empty.
 	Stepped Stepped
-	// Changed is called by a goroutine of its own when what Files returns has changed; may be nil.
-	Changed func()
 
 	// What tests choose: one link a probe, as before Linux 6.6; no word of new mappings, as on arm64 before 6.0; access to processes'
 	// files by their root directories alone, as without CAP_CHECKPOINT_RESTORE; a window of samples; entries of the tables; how long
@@ -56,21 +53,6 @@ type File struct {
 	Err error
 }
 
-// String tells what is to be known of the file, in one line.
-func (f File) String() string {
-	s := fmt.Sprintf("%s (inode %d): %d functions of %d processes are counted", f.Name, f.Inode, f.Functions, f.Processes)
-	switch {
-	case len(f.Stepped) > 0 && f.Sampled:
-		s += fmt.Sprintf(", %d sampled, as they begin with what the kernel has to single-step", len(f.Stepped))
-	case len(f.Stepped) > 0:
-		s += fmt.Sprintf(", %d not, as they begin with what the kernel has to single-step", len(f.Stepped))
-	}
-	if f.Err != nil {
-		s += ": " + f.Err.Error()
-	}
-	return s
-}
-
 // Loss is what was seen since New and could not be counted.
 type Loss struct {
 	// Calls found no room.
@@ -83,9 +65,4 @@ type Loss struct {
 
 func compareFiles(a, b File) int {
 	return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Device, b.Device), cmp.Compare(a.Inode, b.Inode))
-}
-
-// sameFile tells whether there is nothing new to be told of a file; how many processes map it is not.
-func sameFile(a, b File) bool {
-	return compareFiles(a, b) == 0 && a.Functions == b.Functions && len(a.Stepped) == len(b.Stepped) && (a.Err == nil) == (b.Err == nil)
 }

@@ -6,11 +6,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -45,29 +45,65 @@ var stub string
 //go:embed testdata/caller.c
 var caller string
 
+// EnvBuilt names a directory with what BuildAll has made, for machines without a C compiler. EnvBuild names one to make it in.
+const (
+	EnvBuilt = "ORB8_TEST_CUDA"
+	EnvBuild = "ORB8_TEST_CUDA_BUILD"
+)
+
 // Library builds one of a name, and returns its path. It skips the test where there is no C compiler.
 func Library(t testing.TB, name string, flags ...string) string {
 	t.Helper()
-	return compile(t, name, stub, append(flags, "-shared", "-fPIC", "-fvisibility=hidden")...)
+	return built(t, name, stub, append(flags, "-shared", "-fPIC", "-fvisibility=hidden")...)
 }
 
 // Program builds the one that Start starts.
 func Program(t testing.TB) string {
 	t.Helper()
-	return compile(t, "caller", caller, "-pthread", "-ldl")
+	return built(t, "caller", caller, "-pthread", "-ldl")
 }
 
-func compile(t testing.TB, name, source string, flags ...string) string {
+// BuildAll makes what the tests of package cuda ask for.
+func BuildAll(dir string) error {
+	if err := compile(filepath.Join(dir, builtName(caller, "-pthread", "-ldl")), caller, "-pthread", "-ldl"); err != nil {
+		return err
+	}
+	for _, flags := range [][]string{{Pushes}, {Endbr}, {Subs}, {Steps}, {Runtime}, {Pushes, Runtime}} {
+		flags = append(flags, "-shared", "-fPIC", "-fvisibility=hidden")
+		if err := compile(filepath.Join(dir, builtName(stub, flags...)), stub, flags...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// builtName tells apart what has been made of a source.
+func builtName(source string, flags ...string) string {
+	return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(source+strings.Join(flags, "\n"))))
+}
+
+func built(t testing.TB, name, source string, flags ...string) string {
 	t.Helper()
-	cc, err := exec.LookPath("cc")
+	out := filepath.Join(t.TempDir(), name)
+	if dir := os.Getenv(EnvBuilt); dir != "" {
+		text, err := os.ReadFile(filepath.Join(dir, builtName(source, flags...)))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(out, text, 0o700))
+		return out
+	}
+	_, err := exec.LookPath("cc")
 	testutil.Require(t, "cc", err == nil, "building a stub of libcuda needs a C compiler")
-	dir := t.TempDir()
-	from, out := filepath.Join(dir, "source.c"), filepath.Join(dir, name)
-	require.NoError(t, os.WriteFile(from, []byte(source), 0o600))
-	text, err := exec.Command(cc, append([]string{"-O2", "-o", out, from}, flags...)...).CombinedOutput()
-	require.NoError(t, err, string(text))
-	require.NoError(t, os.Remove(from))
+	require.NoError(t, compile(out, source, flags...))
 	return out
+}
+
+func compile(out, source string, flags ...string) error {
+	cmd := exec.Command("cc", append([]string{"-O2", "-o", out, "-xc", "-"}, flags...)...)
+	cmd.Stdin = strings.NewReader(source)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot build %s: %w: %s", filepath.Base(out), err, text)
+	}
+	return nil
 }
 
 // Caller is a process that has libraries mapped and calls them when it is told to.
@@ -102,15 +138,20 @@ func (g Group) Start(t testing.TB, program string, libraries ...string) *Caller 
 // Call has a function called by each of some threads, and returns how long all that took.
 func (c *Caller) Call(t testing.TB, name string, calls, threads int, arguments ...uint64) time.Duration {
 	t.Helper()
+	wall, _ := c.Measure(t, name, calls, threads, arguments...)
+	return wall
+}
+
+// Measure is Call, and returns the first thread's time on a processor too.
+func (c *Caller) Measure(t testing.TB, name string, calls, threads int, arguments ...uint64) (wall, cpu time.Duration) {
+	t.Helper()
 	var a [5]uint64
 	copy(a[:], arguments)
 	_, err := fmt.Fprintln(c.in, name, calls, threads, a[0], a[1], a[2], a[3], a[4])
 	require.NoError(t, err)
-	line, err := c.out.ReadString('\n')
+	_, err = fmt.Fscan(c.out, &wall, &cpu)
 	require.NoError(t, err)
-	ns, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
-	require.NoError(t, err)
-	return time.Duration(ns)
+	return wall, cpu
 }
 
 // End ends it.

@@ -1,5 +1,6 @@
 // Calls functions of libraries: LIBRARY... are its arguments, and each line of its input is FUNCTION CALLS THREADS and the function's
-// arguments. It answers each with a line. The functions "copy2d" and "copy3d" make the struct of a copy from host to GPU of the
+// arguments. It answers each with a line: how long it took, and the processor's time of that in the first thread,
+// in nanoseconds. The functions "copy2d" and "copy3d" make the struct of a copy from host to GPU of the
 // given extent; "fork" has a child for each call, that runs this program again to call cuLaunchKernel once.
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -39,6 +40,11 @@ static function find(void **libraries, int n, const char *name)
 	exit(1);
 }
 
+static long between(const struct timespec *from, const struct timespec *to)
+{
+	return (to->tv_sec - from->tv_sec) * 1000000000L + to->tv_nsec - from->tv_nsec;
+}
+
 int main(int argc, char **argv)
 {
 	void *libraries[8];
@@ -61,7 +67,7 @@ int main(int argc, char **argv)
 	int threads;
 	while (scanf("%63s %ld %d %zu %zu %zu %zu %zu", name, &w.calls, &threads, &w.arguments[0], &w.arguments[1], &w.arguments[2], &w.arguments[3], &w.arguments[4]) == 8) {
 		size_t copy[25] = {0};
-		struct timespec from, to;
+		struct timespec from, to, cpu_from, cpu_to;
 		if (!strcmp(name, "fork")) {
 			setenv("ONCE", "1", 1);
 			for (long i = 0; i < w.calls; i++) {
@@ -76,7 +82,7 @@ int main(int argc, char **argv)
 			while (wait(NULL) > 0)
 				;
 			unsetenv("ONCE");
-			puts("0");
+			puts("0 0");
 			fflush(stdout);
 			continue;
 		}
@@ -92,13 +98,15 @@ int main(int argc, char **argv)
 		w.f = find(libraries, n, name);
 		pthread_t t[64];
 		clock_gettime(CLOCK_MONOTONIC, &from);
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu_from);
 		for (int i = 1; i < threads; i++)
 			pthread_create(&t[i], NULL, work, &w);
 		work(&w);
 		for (int i = 1; i < threads; i++)
 			pthread_join(t[i], NULL);
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu_to);
 		clock_gettime(CLOCK_MONOTONIC, &to);
-		printf("%ld\n", (to.tv_sec - from.tv_sec) * 1000000000L + to.tv_nsec - from.tv_nsec);
+		printf("%ld %ld\n", between(&from, &to), between(&cpu_from, &cpu_to));
 		fflush(stdout);
 	}
 	return 0;
