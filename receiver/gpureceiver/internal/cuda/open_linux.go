@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -39,16 +40,28 @@ func open(m *bpf.CudaMapping, byRoot bool) (*os.File, error) {
 		return nil, fmt.Errorf("cannot open %s of process %d: %w", l.path, m.Pid, err)
 	}
 	f := os.NewFile(uintptr(fd), l.path)
-	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
-	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Ino != l.inode || st.Dev != l.device) {
-		err = fmt.Errorf("%s of process %d is another file than the one that is mapped", l.path, m.Pid)
-	}
-	if err != nil {
+	if err := l.check(fd); err != nil {
 		f.Close()
-		return nil, err
+		return nil, fmt.Errorf("cannot use %s of process %d: %w", l.path, m.Pid, err)
 	}
 	return f, nil
+}
+
+// check tells whether an open file is the one that is mapped. Of a file in an overlay older kernels write the layer's device into maps,
+// and newer ones the overlay's, with the same inode number.
+func (l *mapLine) check(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Ino != l.inode || st.Dev != l.device && fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
+		return errors.New("it is another file than the one that is mapped")
+	}
+	return nil
 }
 
 // mapLine is what /proc/PID/maps says of a mapping; its device and inode are those that stat tells.

@@ -209,6 +209,7 @@ func TestRuntime(t *testing.T) {
 	a, b := cudatest.NewGroup(t), cudatest.NewGroup(t)
 	good, bad := a.Start(t, program, seen, runtime), b.Start(t, program, unseen, runtime)
 	e := newEngine(t, Options{})
+	testutil.Require(t, "uprobe-multi", !e.opts.single, "libcudart is looked at one process at a time, which needs Linux 6.6")
 	require.Len(t, e.Files(), 3)
 	for _, c := range []*cudatest.Caller{good, bad} {
 		// As libcudart does: it calls libcuda.
