@@ -1,18 +1,24 @@
 package gpureceiver
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/processor/processortest"
 
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/testutil"
+	"github.com/orb8/orb8/processor/podenrichmentprocessor"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/cuda"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/cuda/cudatest"
 )
@@ -111,6 +117,54 @@ func TestCUDACalls(t *testing.T) {
 	for _, e := range host.events {
 		assert.Equal(t, componentstatus.StatusOK, e.Status())
 	}
+}
+
+// TestCUDACallsAreNamed holds that the calls of a container get its pod, from the path of the cgroup alone.
+func TestCUDACallsAreNamed(t *testing.T) {
+	testutil.Require(t, "bpf", os.Geteuid() == 0, "loading BPF programs needs root")
+	const uid = "0f8fad5b-d9cb-469f-a165-70867728950e"
+	id := strings.Repeat("c0ffee12", 8)
+	g := cudatest.NewGroupAt(t, fmt.Sprintf("orb8-cuda-%d.slice", os.Getpid()), "kubepods.slice",
+		"kubepods-pod"+strings.ReplaceAll(uid, "-", "_")+".slice", "cri-containerd-"+id+".scope")
+	c := g.Start(t, cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes))
+	r, _, _ := newTestReceiver(t)
+	r.cfg.CUDA = CUDAConfig{Mode: ModeOn, SingleStepped: SteppedSkip}
+	r.add("cuda", ModeOn, r.newCUDASource)
+	_, err := r.scrape(t.Context())
+	require.NoError(t, err)
+	c.Call(t, "cuLaunchKernel", 100_000, 1)
+	c.Call(t, "cuStreamSynchronize", 1, 1)
+	md, err := r.scrape(t.Context())
+	require.NoError(t, err)
+
+	f := podenrichmentprocessor.NewFactory()
+	sink := &consumertest.MetricsSink{}
+	p, err := f.CreateMetrics(t.Context(), processortest.NewNopSettings(f.Type()), f.CreateDefaultConfig(), sink)
+	require.NoError(t, err)
+	require.NoError(t, p.Start(t.Context(), componenttest.NewNopHost()))
+	require.NoError(t, p.ConsumeMetrics(t.Context(), md))
+	require.NoError(t, p.Shutdown(t.Context()))
+	named := map[string]float64{}
+	for _, md := range sink.AllMetrics() {
+		for _, rm := range md.ResourceMetrics().All() {
+			pod, _ := rm.Resource().Attributes().Get(flow.AttrPodUID)
+			container, _ := rm.Resource().Attributes().Get(flow.AttrContainerID)
+			if pod.AsString() != uid || container.AsString() != id {
+				continue
+			}
+			for _, m := range rm.ScopeMetrics().At(0).Metrics().All() {
+				switch m.Type() {
+				case pmetric.MetricTypeSum:
+					named[m.Name()] += float64(m.Sum().DataPoints().At(0).IntValue())
+				case pmetric.MetricTypeHistogram:
+					named[m.Name()] += float64(m.Histogram().DataPoints().At(0).Count())
+				}
+			}
+		}
+	}
+	assert.Equal(t, map[string]float64{
+		"gpu.cuda.kernel.launch.calls": 100_000, "gpu.cuda.synchronize.calls": 1, "gpu.cuda.synchronize.duration": 1,
+	}, named)
 }
 
 // TestSteppedFunctionsAreSaid holds that the status says what is not counted, and what to do.

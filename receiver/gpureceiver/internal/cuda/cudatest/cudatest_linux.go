@@ -172,10 +172,33 @@ type Group struct {
 // NewGroup makes one. It skips the test of who is not root.
 func NewGroup(t testing.TB) Group {
 	t.Helper()
+	return newGroup(t, func(root string) (string, error) { return os.MkdirTemp(root, "orb8-cuda-") })
+}
+
+// NewGroupAt makes one as a container runtime does, by its path in the hierarchy, of which the first part is the test's own.
+func NewGroupAt(t testing.TB, path ...string) Group {
+	t.Helper()
+	return newGroup(t, func(dir string) (string, error) {
+		for i, name := range path {
+			dir = filepath.Join(dir, name)
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				return "", err
+			}
+			if i < len(path)-1 {
+				made := dir
+				t.Cleanup(func() { assert.NoError(t, os.Remove(made)) })
+			}
+		}
+		return dir, nil
+	})
+}
+
+func newGroup(t testing.TB, mkdir func(root string) (string, error)) Group {
+	t.Helper()
 	testutil.Require(t, "bpf", os.Geteuid() == 0, "making a cgroup needs root")
 	mount, err := cgroup.FindMount("")
 	require.NoError(t, err)
-	dir, err := os.MkdirTemp(mount.Path, "orb8-cuda-")
+	dir, err := mkdir(mount.Path)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		// A process leaves its cgroup a moment after its parent has reaped it.
