@@ -24,9 +24,9 @@ func TestEveryCallCounts(t *testing.T) {
 		g, other := cudatest.NewGroup(t), cudatest.NewGroup(t)
 		c := g.Start(t, program, library) // before the engine
 		e := newEngine(t, opts)
-		require.Len(t, e.Files(), 1, "what is mapped already is found at once")
-		assert.Empty(t, e.Files()[0].Stepped)
-		require.NoError(t, e.Files()[0].Err)
+		f := found(t, e, library) // what is mapped already is found at once
+		assert.Empty(t, f.Stepped)
+		require.NoError(t, f.Err)
 		d := other.Start(t, program, library)
 
 		c.Call(t, "cuLaunchKernel", 25_000, 4)
@@ -60,9 +60,10 @@ func TestEveryCallCounts(t *testing.T) {
 func TestWaits(t *testing.T) {
 	everyMode(t, func(t *testing.T, opts Options) {
 		g := cudatest.NewGroup(t)
-		c := g.Start(t, cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Endbr))
+		library := cudatest.Library(t, cudatest.Driver, cudatest.Endbr)
+		c := g.Start(t, cudatest.Program(t), library)
 		e := newEngine(t, opts)
-		require.Empty(t, e.Files()[0].Stepped)
+		require.Empty(t, found(t, e, library).Stepped)
 		const us = 3000
 		outside := c.Call(t, "cuStreamSynchronize", 20, 1, us)
 		c.Call(t, "cuCtxSynchronize", 5, 2)

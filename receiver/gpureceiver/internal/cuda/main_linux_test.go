@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/cuda/cudatest"
@@ -71,16 +72,37 @@ func drained(t testing.TB, e *Engine, g cudatest.Group) map[Kind]Count {
 	return c[g.ID]
 }
 
+// known returns what is known of a library, by its inode: others on this host may have theirs.
+func known(t testing.TB, e *Engine, library string) (File, bool) {
+	t.Helper()
+	var st unix.Stat_t
+	require.NoError(t, unix.Stat(library, &st))
+	return knownInode(e, st.Ino)
+}
+
+func knownInode(e *Engine, inode uint64) (File, bool) {
+	for _, f := range e.Files() {
+		if f.Inode == inode {
+			return f, true
+		}
+	}
+	return File{}, false
+}
+
+// found is known of a library that must be.
+func found(t testing.TB, e *Engine, library string) File {
+	t.Helper()
+	f, ok := known(t, e, library)
+	require.True(t, ok, "files: %v", e.Files())
+	return f
+}
+
 // attached waits until a library is looked at by so many processes, and returns what is known of it.
-func attached(t testing.TB, e *Engine, processes int) File {
+func attached(t testing.TB, e *Engine, library string, processes int) File {
 	t.Helper()
 	var f File
 	require.Eventually(t, func() bool {
-		files := e.Files()
-		if len(files) != 1 {
-			return false
-		}
-		f = files[0]
+		f, _ = known(t, e, library)
 		return f.Processes == processes
 	}, patience, tick, "files: %v", e.Files())
 	return f

@@ -18,16 +18,16 @@ import (
 func TestNewLibraries(t *testing.T) {
 	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
 	e := newEngine(t, Options{keep: time.Nanosecond, quiet: true, Interval: 20 * time.Millisecond})
-	require.Empty(t, e.Files())
 	c := g.Start(t, program, library)
-	attached(t, e, 1)
+	attached(t, e, library, 1)
 	c.Call(t, "cuLaunchKernel", 1000, 1)
 	assert.EqualValues(t, 1000, drained(t, e, g)[KernelLaunch].Calls)
 
 	c.End(t)
-	require.Eventually(t, func() bool { return len(e.Files()) == 0 }, patience, tick)
-	d := g.Start(t, program, cudatest.Library(t, "libcuda.so.580.65.06", cudatest.Pushes))
-	f := attached(t, e, 1)
+	require.Eventually(t, func() bool { _, still := known(t, e, library); return !still }, patience, tick)
+	other := cudatest.Library(t, "libcuda.so.580.65.06", cudatest.Pushes)
+	d := g.Start(t, program, other)
+	f := attached(t, e, other, 1)
 	assert.Equal(t, "libcuda.so.580.65.06", f.Name)
 	d.Call(t, "cuLaunchKernel", 10, 1)
 	assert.EqualValues(t, 10, drained(t, e, g)[KernelLaunch].Calls)
@@ -39,7 +39,7 @@ func TestWordOfAMapping(t *testing.T) {
 	e := newEngine(t, Options{})
 	testutil.Require(t, "fentry", e.Quiet() == nil, "this kernel has no programs at its functions' entries (fentry)")
 	c := g.Start(t, program, library)
-	attached(t, e, 1)
+	attached(t, e, library, 1)
 	c.Call(t, "cuLaunchKernel", 3, 1)
 	assert.EqualValues(t, 3, drained(t, e, g)[KernelLaunch].Calls)
 }
@@ -47,13 +47,13 @@ func TestWordOfAMapping(t *testing.T) {
 // TestForksAndExecs holds that every process of a storm of short ones is counted once its library is known.
 func TestForksAndExecs(t *testing.T) {
 	g := cudatest.NewGroup(t)
-	c := g.Start(t, cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes))
+	library := cudatest.Library(t, cudatest.Driver, cudatest.Pushes)
+	c := g.Start(t, cudatest.Program(t), library)
 	e := newEngine(t, Options{})
 	const processes = 500
 	c.Call(t, "fork", processes, 1)
 	assert.EqualValues(t, processes, drained(t, e, g)[KernelLaunch].Calls)
-	f := attached(t, e, 1)
-	assert.NoError(t, f.Err)
+	assert.NoError(t, found(t, e, library).Err)
 	assert.NoError(t, e.Err())
 }
 
@@ -92,7 +92,7 @@ func TestOverlays(t *testing.T) {
 		require.Len(t, devices, 2, "to stat they are two")
 		c, d := a.Start(t, program, paths[0]), b.Start(t, program, paths[1])
 		e := newEngine(t, opts)
-		attached(t, e, 2)
+		attached(t, e, library, 2)
 		c.Call(t, "cuLaunchKernel", 100, 1)
 		d.Call(t, "cuLaunchKernel", 10, 1)
 		d.Call(t, "cuStreamSynchronize", 1, 1)
@@ -112,23 +112,30 @@ func TestOverlays(t *testing.T) {
 func TestDeletedLibrary(t *testing.T) {
 	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
 	c := g.Start(t, program, library)
+	var st unix.Stat_t
+	require.NoError(t, unix.Stat(library, &st))
 	require.NoError(t, os.Remove(library))
 	require.NoError(t, os.WriteFile(library, []byte("something else"), 0o600))
 	e := newEngine(t, Options{})
-	require.NoError(t, e.Files()[0].Err)
+	f, _ := knownInode(e, st.Ino)
+	require.NoError(t, f.Err)
+	assert.Positive(t, f.Functions)
 	c.Call(t, "cuLaunchKernel", 7, 1)
 	assert.EqualValues(t, 7, drained(t, e, g)[KernelLaunch].Calls)
 	require.NoError(t, e.Close())
 
 	e = newEngine(t, Options{byRoot: true})
-	assert.ErrorContains(t, e.Files()[0].Err, "cannot open")
-	assert.Zero(t, e.Files()[0].Functions)
+	f, _ = knownInode(e, st.Ino)
+	assert.ErrorContains(t, f.Err, "cannot open")
+	assert.Zero(t, f.Functions)
 }
 
 // TestReplacedLibrary holds that what a container puts in the place of a mapped file is not taken for it.
 func TestReplacedLibrary(t *testing.T) {
 	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
 	g.Start(t, program, library)
+	var st unix.Stat_t
+	require.NoError(t, unix.Stat(library, &st))
 	require.NoError(t, os.Remove(library))
 	gone := library + " (deleted)" // as maps then has it
 	for _, fake := range []func() error{
@@ -138,7 +145,9 @@ func TestReplacedLibrary(t *testing.T) {
 	} {
 		require.NoError(t, fake())
 		e := newEngine(t, Options{byRoot: true})
-		assert.Error(t, e.Files()[0].Err)
+		f, ok := knownInode(e, st.Ino)
+		assert.True(t, ok)
+		assert.Error(t, f.Err)
 		require.NoError(t, e.Close())
 		require.NoError(t, os.Remove(gone))
 	}
@@ -149,9 +158,9 @@ func TestNotALibrary(t *testing.T) {
 	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Runtime), cudatest.NewGroup(t)
 	g.Start(t, program, library)
 	e := newEngine(t, Options{})
-	require.Len(t, e.Files(), 1)
-	assert.ErrorContains(t, e.Files()[0].Err, "exports none of the functions that are counted")
-	assert.Zero(t, e.Files()[0].Functions)
+	f := found(t, e, library)
+	assert.ErrorContains(t, f.Err, "exports none of the functions that are counted")
+	assert.Zero(t, f.Functions)
 }
 
 func TestSteppedFunctions(t *testing.T) {
@@ -160,7 +169,7 @@ func TestSteppedFunctions(t *testing.T) {
 		g := cudatest.NewGroup(t)
 		c := g.Start(t, program, library)
 		e := newEngine(t, Options{})
-		f := e.Files()[0]
+		f := found(t, e, library)
 		assert.Zero(t, f.Functions)
 		assert.Contains(t, f.Stepped, "cuLaunchKernel")
 		c.Call(t, "cuLaunchKernel", 10, 1)
@@ -170,7 +179,7 @@ func TestSteppedFunctions(t *testing.T) {
 		g := cudatest.NewGroup(t)
 		c := g.Start(t, program, library)
 		e := newEngine(t, Options{Stepped: CountStepped})
-		assert.Empty(t, e.Files()[0].Stepped)
+		assert.Empty(t, found(t, e, library).Stepped)
 		c.Call(t, "cuLaunchKernel", 1000, 2)
 		c.Call(t, "cuStreamSynchronize", 10, 1)
 		got := drained(t, e, g)
@@ -181,7 +190,7 @@ func TestSteppedFunctions(t *testing.T) {
 		g := cudatest.NewGroup(t)
 		c := g.Start(t, program, library)
 		e := newEngine(t, Options{Stepped: SampleStepped, window: 10 * time.Millisecond})
-		assert.True(t, e.Files()[0].Sampled)
+		assert.True(t, found(t, e, library).Sampled)
 		sampled := counts{}
 		var called uint64
 		require.Eventually(t, func() bool {
@@ -210,7 +219,9 @@ func TestRuntime(t *testing.T) {
 	good, bad := a.Start(t, program, seen, runtime), b.Start(t, program, unseen, runtime)
 	e := newEngine(t, Options{})
 	testutil.Require(t, "uprobe-multi", !e.opts.single, "libcudart is looked at one process at a time, which needs Linux 6.6")
-	require.Len(t, e.Files(), 3)
+	for _, library := range []string{seen, unseen, runtime} {
+		require.NoError(t, found(t, e, library).Err)
+	}
 	for _, c := range []*cudatest.Caller{good, bad} {
 		// As libcudart does: it calls libcuda.
 		for _, name := range []string{"cudaLaunchKernel", "cuLaunchKernel"} {
