@@ -57,6 +57,32 @@ func TestForksAndExecs(t *testing.T) {
 	assert.NoError(t, e.Err())
 }
 
+// TestNothingLeaks holds that libraries that come and go, each another file, leave nothing behind in this process.
+func TestNothingLeaks(t *testing.T) {
+	program, library, g := cudatest.Program(t), cudatest.Library(t, cudatest.Driver, cudatest.Pushes), cudatest.NewGroup(t)
+	text, err := os.ReadFile(library)
+	require.NoError(t, err)
+	e := newEngine(t, Options{quiet: true, Interval: tick, keep: time.Nanosecond})
+	descriptors := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		require.NoError(t, err)
+		return len(entries)
+	}
+	before := descriptors()
+	for range 30 {
+		other := filepath.Join(t.TempDir(), cudatest.Driver)
+		require.NoError(t, os.WriteFile(other, text, 0o700))
+		c := g.Start(t, program, other)
+		attached(t, e, other, 1)
+		c.Call(t, "cuLaunchKernel", 1, 1)
+		c.End(t)
+		require.Eventually(t, func() bool { _, still := known(t, e, other); return !still }, patience, tick)
+	}
+	assert.EqualValues(t, 30, drained(t, e, g)[KernelLaunch].Calls)
+	// The processes that were started may have left a pipe or two to the garbage collector.
+	assert.InDelta(t, before, descriptors(), 5)
+}
+
 // overlay mounts a directory over another one's files, and returns where.
 func overlay(t *testing.T, lower string) string {
 	t.Helper()
