@@ -28,6 +28,8 @@ type fakeNode struct {
 	series []*orb8v1.GpuSeries
 	// latency tells whether calls have times.
 	latency bool
+	// slowReads has the pod read instead of receiving.
+	slowReads bool
 	// asked are the requests, in their order.
 	asked []any
 }
@@ -42,7 +44,7 @@ func newFakeNode() *fakeNode {
 	f.add(job("train-0"), gpu.MetricUtilization, "hw.gpu.task=general", 0.1)
 	f.add(job("train-0"), gpu.MetricUtilization, "hw.gpu.task=encoder", 0.9)
 	f.add(job("train-0"), gpu.MetricAllocation, "", 1)
-	f.add(job("train-0"), gpu.MetricSynchronize, "", 0.2)
+	f.add(job("train-0"), metricWaitTime, "", 0.2)
 	return f
 }
 
@@ -91,6 +93,10 @@ func (f *fakeNode) Aggregate(_ context.Context, req *connect.Request[orb8v1.Aggr
 			}
 			return uint64(d)
 		}
+		if f.slowReads {
+			reply.Groups = []*orb8v1.AggregateGroup{group([]uint64{uint64(9 * time.Second), 300}, "read")}
+			break
+		}
 		reply.Groups = []*orb8v1.AggregateGroup{
 			group([]uint64{took(15 * time.Second), 30}, "futex"),
 			group([]uint64{took(8 * time.Second), 200}, "recvfrom"),
@@ -100,6 +106,8 @@ func (f *fakeNode) Aggregate(_ context.Context, req *connect.Request[orb8v1.Aggr
 		reply.Groups = []*orb8v1.AggregateGroup{
 			group([]uint64{300_000, 220, 2}, "ml/store", "", "", "", ""), group([]uint64{200, 3, 0}, "", "", "metrics.example", "", ""),
 		}
+	case f.slowReads:
+		reply.Total = group([]uint64{0, 0, 0})
 	default:
 		reply.Total = group([]uint64{300_200, 223, 2})
 	}
@@ -174,7 +182,7 @@ func TestWhyWithoutASource(t *testing.T) {
 		"no latency yet": {func(f *fakeNode) { f.latency = false }, "not enough data", "it made no system call in this range, or its calls were not measured then"},
 		"no network":     {func(f *fakeNode) { f.status.Network = nil }, "cpu", "turn on the ebpf_network receiver on the node"},
 		"no CUDA": {func(f *fakeNode) {
-			f.series = slices.DeleteFunc(f.series, func(s *orb8v1.GpuSeries) bool { return s.GetMetric() == gpu.MetricSynchronize })
+			f.series = slices.DeleteFunc(f.series, func(s *orb8v1.GpuSeries) bool { return s.GetMetric() == metricWaitTime })
 		}, "network", "turn on the cuda source of the gpu receiver; until then it counts as cpu"},
 		"a shared card that nobody measures processes on": {func(f *fakeNode) {
 			f.series = slices.DeleteFunc(f.series, func(s *orb8v1.GpuSeries) bool { return s.GetMetric() == gpu.MetricUtilization })
@@ -195,6 +203,30 @@ func TestWhyWithoutASource(t *testing.T) {
 			assert.Contains(t, r.stdout, tc.missing)
 		})
 	}
+}
+
+// Slow calls of read and write are of a disk or of a pipe, and the answer does not choose.
+func TestWhyTellsDisksFromPipesNowhere(t *testing.T) {
+	f := newFakeNode()
+	f.slowReads = true
+	r := orb8(t, serveHandler(t, f), "why", "train-0")
+	require.Zero(t, r.code, r.stderr)
+	assert.Contains(t, r.stdout, "verdict      syscalls: ")
+	assert.Contains(t, r.stdout, "read: 27,000 calls, 810 s, 30ms each")
+	assert.Contains(t, r.stdout, "of files on a slow disk, or of a pipe")
+}
+
+// Who launches kernels is watched, though it may never wait for them.
+func TestWhyKnowsThatNobodySynchronised(t *testing.T) {
+	f := newFakeNode()
+	f.series[3].Metric = metricLaunches
+	r := orb8(t, serveHandler(t, f), "why", "train-0", "-o", "json")
+	require.Zero(t, r.code, r.stderr)
+	var got jsonWhy
+	require.NoError(t, json.Unmarshal([]byte(r.stdout), &got))
+	require.NotNil(t, got.Synchronising)
+	assert.Zero(t, *got.Synchronising)
+	assert.Empty(t, got.Missing)
 }
 
 // On a shared card it is the pod's own processes that count, and where the driver tells nothing of them they did nothing.

@@ -62,10 +62,10 @@ func (q *whyQuestion) calls(ctx context.Context, a *whyAnswer) error {
 		a.input.Calls = append(a.input.Calls, c)
 	}
 	if sums.GetTruncated() || rows.GetTruncated() {
-		a.missing = append(a.missing, "some system calls: the collector gives no more at once; ask for a shorter range")
+		a.miss("some system calls: the collector gives no more at once; ask for a shorter range")
 	}
 	if n := sums.GetLost().GetCalls(); n > 0 {
-		a.missing = append(a.missing, plural(n, "system call")+" of the range that could not be counted")
+		a.miss(plural(n, "system call") + " of the range that could not be counted")
 	}
 	return nil
 }
@@ -186,33 +186,48 @@ func (q *whyQuestion) peers(ctx context.Context, a *whyAnswer) error {
 	return nil
 }
 
+// miss notes what is not known.
+func (a *whyAnswer) miss(text string) { a.missing = append(a.missing, text) }
+
 // sources says which are off, and how to turn them on.
 func (a *whyAnswer) sources(node *orb8v1.NodeStatus) {
-	gpuHint := func(format string) { a.missing = append(a.missing, format) }
 	switch {
 	case len(a.devices) == 0:
-		gpuHint("no GPU of " + a.name + " has reported in this range: see which have with `orb8 gpu`, or turn on the gpu receiver")
+		a.miss("no GPU of " + a.name + " has reported in this range: see which have with `orb8 gpu`, or turn on the gpu receiver")
 	case a.report.Known == 0:
-		gpuHint("how much of its GPUs " + a.name + " used: others have them too, and nothing is measured for its processes; " +
+		a.miss("how much of its GPUs " + a.name + " used: others have them too, and nothing is measured for its processes; " +
 			"the nvml source of the gpu receiver measures gpu.process.utilization, except on MIG instances")
 	case a.report.Known < 1:
-		gpuHint("the GPUs in " + percent(1-a.report.Known) + " of the range: there are no samples")
+		a.miss("the GPUs in " + percent(1-a.report.Known) + " of the range: there are no samples")
 	}
 	switch {
 	case node == nil:
-		a.missing = append(a.missing, "system calls and the network: no agent of the pod's node has reported; run one there")
+		a.miss("system calls and the network: no agent of the pod's node has reported; run one there")
 		return
 	case node.GetSyscalls() == nil:
-		a.missing = append(a.missing, "system calls: turn on the ebpf_syscall receiver on the node, with latency: true")
+		a.miss("system calls: turn on the ebpf_syscall receiver on the node, with latency: true")
 	case !node.GetSyscalls().GetLatency():
-		a.missing = append(a.missing, "how long system calls take: set latency: true of the ebpf_syscall receiver on the node")
+		a.miss("how long system calls take: set latency: true of the ebpf_syscall receiver on the node")
 	case !a.input.Latency:
-		a.missing = append(a.missing, "what the pod waited for: it made no system call in this range, or its calls were not measured then")
+		a.miss("what the pod waited for: it made no system call in this range, or its calls were not measured then")
+	}
+	var all, unclear time.Duration
+	for _, u := range a.report.Calls {
+		if u.Cause != why.Syscalls {
+			continue
+		}
+		if all += u.Took; u.Unclear {
+			unclear += u.Took
+		}
+	}
+	if unclear > all/2 && a.report.Verdict != why.Busy {
+		a.miss("of what its slow calls of read and write were: of files on a slow disk, or of a pipe; " +
+			"then the cause is what the process at the other end does, such as work on the CPU")
 	}
 	if node.GetNetwork() == nil {
-		a.missing = append(a.missing, "the network: turn on the ebpf_network receiver on the node; until then waiting for a peer counts to no cause")
+		a.miss("the network: turn on the ebpf_network receiver on the node; until then waiting for a peer counts to no cause")
 	}
 	if !a.synchronise {
-		a.missing = append(a.missing, "synchronising: nothing is measured of it; turn on the cuda source of the gpu receiver; until then it counts as cpu")
+		a.miss("synchronising: nothing is measured of it; turn on the cuda source of the gpu receiver; until then it counts as cpu")
 	}
 }

@@ -130,7 +130,8 @@ func niceStep(d time.Duration) time.Duration {
 
 func (q *whyQuestion) gpus(ctx context.Context, since, until time.Time, step time.Duration) ([]*orb8v1.GpuSeries, error) {
 	filter := &orb8v1.GpuFilter{Pods: q.of.GetPods(), Containers: q.of.GetContainers(), Metrics: []string{
-		gpu.MetricAllocation, gpu.MetricUtilization, gpu.MetricSMActivity, gpu.MetricProcessUtilization, gpu.MetricProcessMemory, gpu.MetricSynchronize,
+		gpu.MetricAllocation, gpu.MetricUtilization, gpu.MetricSMActivity, gpu.MetricProcessUtilization, gpu.MetricProcessMemory, metricWaitTime,
+		metricLaunches,
 	}}
 	reply, err := call(ctx, q.app, orb8v1connect.OrbitServiceClient.QueryGpu, &orb8v1.QueryGpuRequest{
 		Since: timestamppb.New(since), Until: timestamppb.New(until), Step: durationpb.New(step), Allow: []*orb8v1.GpuFilter{filter},
@@ -190,7 +191,7 @@ func spacing(series []*orb8v1.GpuSeries) time.Duration {
 	var least time.Duration
 	for _, s := range series {
 		points := s.GetPoints()
-		if s.GetMetric() == gpu.MetricSynchronize || len(points) < 2 {
+		if s.GetCounter() || len(points) < 2 {
 			continue
 		}
 		samples := uint32(0)
@@ -198,7 +199,7 @@ func spacing(series []*orb8v1.GpuSeries) time.Duration {
 			samples += p.GetSamples()
 		}
 		span := points[len(points)-1].GetStart().AsTime().Sub(points[0].GetStart().AsTime())
-		// Half a second is the jitter of scrapes.
+		// Scrapes are never apart to the millisecond.
 		apart := (span / time.Duration(max(1, samples))).Round(time.Second)
 		if least == 0 || apart < least {
 			least = apart
@@ -215,11 +216,14 @@ func (a *whyAnswer) takeGPUs(series []*orb8v1.GpuSeries) {
 	var order []*deviceSlots
 	for _, s := range series {
 		slots := in.Slots
-		if s.GetMetric() == gpu.MetricSynchronize {
+		if s.GetMetric() == metricWaitTime || s.GetMetric() == metricLaunches {
+			// Who launches kernels is watched, and may never synchronise.
 			if in.Synchronising == nil {
 				in.Synchronising = make([]float64, slots)
 			}
-			a.eachPoint(s, func(slot int, p *orb8v1.GpuPoint) { in.Synchronising[slot] += p.GetValue() })
+			if s.GetMetric() == metricWaitTime {
+				a.eachPoint(s, func(slot int, p *orb8v1.GpuPoint) { in.Synchronising[slot] += p.GetValue() })
+			}
 			continue
 		}
 		if s.GetDevice() == nil || !isAsSuch(s) {

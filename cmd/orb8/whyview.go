@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/orb8/orb8/internal/why"
 )
 
@@ -153,6 +155,9 @@ func (p whyPrinter) uses(uses []why.Use, cause why.Cause) {
 		}
 		shown++
 		text := fmt.Sprintf("%s: %s, %s", u.Name, plural(u.Made, "call"), thread(u.Took.Seconds()))
+		if u.Made > 0 {
+			text += ", " + shortDuration(durationpb.New(u.Took/time.Duration(u.Made))) + " each"
+		}
 		if u.Pending > 0 {
 			text += fmt.Sprintf("; %d had not returned", u.Pending)
 		}

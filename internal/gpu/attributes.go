@@ -60,8 +60,6 @@ const (
 	MetricProcessMemory = "gpu.process.memory.usage"
 	// MetricProcessUtilization is a ratio, by AttrEngine.
 	MetricProcessUtilization = "gpu.process.utilization"
-	// MetricSynchronize is how long calls took that wait for the GPU, in seconds: a histogram, of which the store has the sum.
-	MetricSynchronize = "gpu.cuda.synchronize.duration"
 )
 
 // Attributes of metrics, and the value that means the GPU as such.

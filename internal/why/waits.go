@@ -26,8 +26,10 @@ const (
 const (
 	// tick is the longest mean of sleeps that are a runtime's: Go's scheduler sleeps up to 10 ms, all of the time.
 	tick = 20 * time.Millisecond
-	// slowFile is the mean time from which what was read or written, and is of no peer, is taken for a pipe: files are faster.
+	// slowFile is the mean time from which what was read or written, and is of no peer, is taken for a pipe: files are faster. From
+	// slowPipe on it may be either, a slow disk or a pipe.
 	slowFile = 50 * time.Millisecond
+	slowPipe = 2 * time.Millisecond
 )
 
 func kindOf(call string) kind {

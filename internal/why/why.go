@@ -122,6 +122,8 @@ type Use struct {
 	Took time.Duration
 	// Pending as in Calls.
 	Pending uint64
+	// Unclear tells that calls of Syscalls took so long that they may as well have been of a pipe, at whose other end the cause is.
+	Unclear bool
 }
 
 // Analyse tells what a pod's GPUs waited for.
@@ -225,6 +227,7 @@ func (r *Report) evidence(in *Input, w *waits) {
 				use.Cause = cause
 			}
 		}
+		use.Unclear = use.Cause == Syscalls && kindOf(use.Name) == stream && use.Took/time.Duration(max(1, use.Made)) >= slowPipe
 		if use.Made > 0 || use.Took > 0 {
 			r.Calls = append(r.Calls, use)
 		}

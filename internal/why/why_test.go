@@ -234,6 +234,16 @@ func TestStretchesAndEvidence(t *testing.T) {
 	assert.Equal(t, Syscalls, r.Calls[2].Cause)
 }
 
+// Reading and writing may be of files or pipes: which it was is clear only of what is fast.
+func TestUnclearCalls(t *testing.T) {
+	s := tell(repeat(0, 5)...).calls("read", 0, 5, 1000, 5*second).calls("write", 0, 5, 1000, second).calls("fsync", 0, 5, 100, second)
+	unclear := map[string]bool{}
+	for _, u := range Analyse(&s.in).Calls {
+		unclear[u.Name] = u.Unclear
+	}
+	assert.Equal(t, map[string]bool{"read": true, "write": false, "fsync": false}, unclear)
+}
+
 // A call that takes long is where it was, not where it returned.
 func TestLongCallsAreSpread(t *testing.T) {
 	s := tell(repeat(0, 10)...).packets(0, 10, 1).calls("recvfrom", 6, 7, 1, 45*second)
