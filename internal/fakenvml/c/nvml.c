@@ -1,5 +1,5 @@
-// A library with the functions of NVIDIA's NVML, whose GPUs are those of a file: $ORB8_FAKE_NVML. It is read again whenever it has
-// changed, so that GPUs and drivers come and go as the test wants it. nvml.h, of the Go binding, has the layouts.
+// A library with the functions of NVIDIA's NVML, whose GPUs are those of a file: $ORB8_FAKE_NVML. When it has changed, it is read again as
+// the library is initialised, the GPUs are counted or events are waited for, so that GPUs and drivers come and go as the test wants it. nvml.h, of the Go binding, has the layouts.
 //
 // A line of the file is "KEY VALUE", of the driver at first, then of the device whose line "device INDEX" or "instance" (a MIG instance of
 // the GPU before it) is above it. What a device has no value for it does not support; "!N" is the answer N instead of a value.
@@ -153,7 +153,6 @@ static nvmlReturn_t number_of(struct nvmlDevice_st *d, const char *key, double *
 static nvmlReturn_t state(struct nvmlDevice_st *d)
 {
 	double n;
-	refresh();
 	if (open_sessions == 0)
 		return NVML_ERROR_UNINITIALIZED;
 	if (number_of(&driver, "init", &n) == NVML_SUCCESS && n != 0)
@@ -245,7 +244,9 @@ nvmlReturn_t nvmlSystemGetDriverVersion(char *to, unsigned length) { return word
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *n)
 {
-	ENTER(NULL)
+	pthread_mutex_lock(&lock);
+	refresh();
+	nvmlReturn_t ret = state(NULL);
 	*n = 0;
 	for (int i = 0; ret == NVML_SUCCESS && i < count; i++)
 		*n += devices[i].instance < 0;
@@ -500,7 +501,9 @@ nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsi
 {
 	(void)set;
 	for (unsigned waited = 0;; waited++) {
-		ENTER(NULL)
+		pthread_mutex_lock(&lock);
+		refresh();
+		nvmlReturn_t ret = state(NULL);
 		int found = ret == NVML_SUCCESS && told < event_count;
 		if (found) {
 			memset(data, 0, sizeof(*data));

@@ -2336,7 +2336,7 @@ type metricHwErrors struct {
 // init fills hw.errors metric with initial data.
 func (m *metricHwErrors) init() {
 	m.data.SetName("hw.errors")
-	m.data.SetDescription("Errors that the GPU counts. NVML: DeviceGetMemoryErrorCounter (volatile), fields 38, 45, 52, 59 and 94; DCGM: DEV_ECC_SBE_VOL_TOTAL, DEV_ECC_DBE_VOL_TOTAL, DEV_PCIE_REPLAY_COUNTER.")
+	m.data.SetDescription("Errors that the GPU counts. NVML: DeviceGetTotalEccErrors (volatile), fields 38, 45, 52, 59 and 94; DCGM: DEV_ECC_SBE_VOL_TOTAL, DEV_ECC_DBE_VOL_TOTAL, DEV_PCIE_REPLAY_COUNTER.")
 	m.data.SetUnit("{error}")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)

@@ -1462,7 +1462,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["hw.errors"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Errors that the GPU counts. NVML: DeviceGetMemoryErrorCounter (volatile), fields 38, 45, 52, 59 and 94; DCGM: DEV_ECC_SBE_VOL_TOTAL, DEV_ECC_DBE_VOL_TOTAL, DEV_PCIE_REPLAY_COUNTER.", mi.Description())
+						assert.Equal(t, "Errors that the GPU counts. NVML: DeviceGetTotalEccErrors (volatile), fields 38, 45, 52, 59 and 94; DCGM: DEV_ECC_SBE_VOL_TOTAL, DEV_ECC_DBE_VOL_TOTAL, DEV_PCIE_REPLAY_COUNTER.", mi.Description())
 						assert.Equal(t, "{error}", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -1509,7 +1509,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["hw.errors"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Errors that the GPU counts. NVML: DeviceGetMemoryErrorCounter (volatile), fields 38, 45, 52, 59 and 94; DCGM: DEV_ECC_SBE_VOL_TOTAL, DEV_ECC_DBE_VOL_TOTAL, DEV_PCIE_REPLAY_COUNTER.", mi.Description())
+						assert.Equal(t, "Errors that the GPU counts. NVML: DeviceGetTotalEccErrors (volatile), fields 38, 45, 52, 59 and 94; DCGM: DEV_ECC_SBE_VOL_TOTAL, DEV_ECC_DBE_VOL_TOTAL, DEV_PCIE_REPLAY_COUNTER.", mi.Description())
 						assert.Equal(t, "{error}", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())

@@ -103,6 +103,6 @@ func (r *reader) compute(s *gpmSamples, mig bool) {
 		if nvml.Return(v.NvmlReturn) != nvml.SUCCESS || math.IsNaN(v.Value) || m.instance && !mig {
 			continue
 		}
-		r.add(m.metric, m.part, v.Value*percent)
+		r.add(m.metric, m.part, scale(v.Value, percent))
 	}
 }

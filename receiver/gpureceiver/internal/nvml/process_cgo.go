@@ -91,6 +91,6 @@ func (e *engines) add(s *nvml.ProcessUtilizationSample) {
 }
 
 func (e *engines) mean() map[string]float64 {
-	n := max(e.n, 1)
-	return map[string]float64{"sm": e.sm / n * percent, "mem": e.mem / n * percent, "enc": e.enc / n * percent, "dec": e.dec / n * percent}
+	n := max(e.n, 1) / percent
+	return map[string]float64{"sm": e.sm / n, "mem": e.mem / n, "enc": e.enc / n, "dec": e.dec / n}
 }

@@ -199,7 +199,7 @@ func number[T uint32 | uint64](r *reader, function string, get func() (T, nvml.R
 	var v T
 	ok := r.ask(function, func() (ret nvml.Return) { v, ret = get(); return ret })
 	if ok {
-		r.add(metric, part, float64(v)*unit)
+		r.add(metric, part, scale(float64(v), unit))
 	}
 	return ok
 }
@@ -212,10 +212,18 @@ const (
 	kibi    = 1024
 )
 
+// scale turns a number of a unit into the metric's. Parts of one are divisions: 0.001 is no float, and 1000 is.
+func scale(v, unit float64) float64 {
+	if unit < 1 {
+		return v / math.Round(1/unit)
+	}
+	return v * unit
+}
+
 func (r *reader) read() {
 	var busy nvml.Utilization
 	if r.ask("nvmlDeviceGetUtilizationRates", func() (ret nvml.Return) { busy, ret = r.h.GetUtilizationRates(); return ret }) {
-		r.add("hw.gpu.utilization", "general", float64(busy.Gpu)*percent)
+		r.add("hw.gpu.utilization", "general", scale(float64(busy.Gpu), percent))
 	}
 	number(r, "nvmlDeviceGetEncoderUtilization", func() (uint32, nvml.Return) { v, _, ret := r.h.GetEncoderUtilization(); return v, ret },
 		"hw.gpu.utilization", "encoder", percent)
@@ -301,7 +309,7 @@ func (r *reader) fans() {
 		}
 	}
 	if known {
-		r.add("hw.fan.speed_ratio", "", float64(fastest)*percent)
+		r.add("hw.fan.speed_ratio", "", scale(float64(fastest), percent))
 	}
 }
 
@@ -362,7 +370,7 @@ func (r *reader) fields() {
 			case f.wraps:
 				r.d.wrapping = append(r.d.wrapping, wrapping{f.metric, f.part, uint64(number), bits})
 			default:
-				r.add(f.metric, f.part, number*f.unit)
+				r.add(f.metric, f.part, scale(number, f.unit))
 				limited = limited || f.metric == "gpu.power.limit"
 			}
 		}

@@ -63,6 +63,7 @@ func TestGoldenSnapshots(t *testing.T) {
 	for name, gpus := range map[string]string{
 		"a100":     sampled(fakenvml.Scenario("a100"), at),
 		"h100":     fakenvml.Scenario("h100"),
+		"rtx":      fakenvml.Scenario("rtx"),
 		"h100-mig": fakenvml.Scenario("h100-mig"),
 	} {
 		t.Run(name, func(t *testing.T) {
