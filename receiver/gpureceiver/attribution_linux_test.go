@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/config/configoptional"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	api "k8s.io/kubelet/pkg/apis/podresources/v1"
@@ -256,6 +257,64 @@ func TestClaimsWithoutAGPU(t *testing.T) {
 		"gpu.allocation||gpu.allocation.claim=ml/one,gpu.allocation.resource=gpu.nvidia.com|claims-0":   1,
 		"gpu.allocation||gpu.allocation.claim=ml/other,gpu.allocation.resource=gpu.nvidia.com|claims-0": 1,
 	}, scrapeOf(t, r), "who has it is known, and not what")
+}
+
+// apiServer answers for ResourceSlices and for a node.
+func apiServer(t *testing.T) (kubeconfig string) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/apis/resource.k8s.io/v1/resourceslices":
+			assert.Equal(t, "spec.nodeName=node-a", r.URL.Query().Get("fieldSelector"))
+			_, _ = fmt.Fprintf(w, `{"kind": "ResourceSliceList", "apiVersion": "resource.k8s.io/v1", "items": [{"spec": {"driver": "gpu.nvidia.com",
+				"pool": {"name": "node-a"}, "devices": [{"name": "gpu-0", "attributes": {"uuid": {"string": %q}}}]}}]}`, cardA)
+		case "/api/v1/nodes/node-a":
+			_, _ = fmt.Fprint(w, `{"kind": "Node", "apiVersion": "v1", "metadata": {"name": "node-a", "labels": {"nvidia.com/gpu.sharing-strategy": "mps"}}}`)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	require.NoError(t, os.WriteFile(kubeconfig, []byte(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "`+server.URL+`"}}]
+contexts: [{name: c, context: {cluster: c}}]
+current-context: c
+`), 0o600))
+	return kubeconfig
+}
+
+func TestKubernetesTellsOfClaimsAndSharing(t *testing.T) {
+	kubelet := &fakekubelet.Kubelet{}
+	kubelet.Set(nil, fakekubelet.Pod("claims-0", fakekubelet.Claimed("main", "one", podresources.DriverNVIDIA, "node-a", "gpu-0")),
+		fakekubelet.Pod("train-0", fakekubelet.Container("main", "nvidia.com/gpu", cardB+"::0")))
+	r, _ := attributed(t, nil, nil, kubelet)
+	t.Setenv("KUBECONFIG", apiServer(t))
+	r.cfg.PodResources.Kubernetes = configoptional.Some(KubernetesConfig{AuthType: "kubeConfig", NodeName: "node-a"})
+	md, err := r.scrape(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]float64{
+		"gpu.allocation|" + cardA + "|gpu.allocation.claim=ml/one,gpu.allocation.resource=gpu.nvidia.com|claims-0": 1,
+		"gpu.allocation|" + cardB + "|gpu.allocation.replica=0,gpu.allocation.resource=nvidia.com/gpu|train-0":     1,
+	}, told(t, md))
+	strategies := map[string]string{}
+	for _, rm := range md.ResourceMetrics().All() {
+		a := rm.ScopeMetrics().At(0).Metrics().At(0).Gauge().DataPoints().At(0).Attributes()
+		id, _ := a.Get(gpu.AttrID)
+		if strategy, ok := a.Get(gpu.AttrSharing); ok {
+			strategies[id.Str()] = strategy.AsString()
+		}
+	}
+	assert.Equal(t, map[string]string{cardB: "mps"}, strategies, "a claimed card is not shared so")
+}
+
+func TestKubernetesThatCannotBeAsked(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+	r, _ := attributed(t, nil, nil, &fakekubelet.Kubelet{})
+	r.cfg.PodResources.Kubernetes = configoptional.Some(KubernetesConfig{AuthType: "kubeConfig"})
+	_, err := r.scrape(t.Context())
+	require.ErrorContains(t, err, "pod_resources: kubernetes: auth_type kubeConfig: ")
 }
 
 func TestWhatIsNotThereIsSaid(t *testing.T) {

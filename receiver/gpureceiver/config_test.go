@@ -79,3 +79,9 @@ func TestValidateLeavesWhatIsOff(t *testing.T) {
 	cfg.PodResources = PodResourcesConfig{Mode: ModeOff}
 	assert.NoError(t, cfg.Validate())
 }
+
+func TestValidateKubernetes(t *testing.T) {
+	assert.NoError(t, (&KubernetesConfig{AuthType: "kubeConfig", Context: "other"}).Validate())
+	assert.EqualError(t, (&KubernetesConfig{AuthType: "token"}).Validate(), `auth_type: "token" is not known; use serviceAccount, kubeConfig or none`)
+	assert.EqualError(t, (&KubernetesConfig{AuthType: "none", Context: "other"}).Validate(), `context: "other" needs auth_type kubeConfig`)
+}

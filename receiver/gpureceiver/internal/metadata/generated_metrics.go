@@ -1488,7 +1488,7 @@ type metricGpuNvlinkIo struct {
 // init fills gpu.nvlink.io metric with initial data.
 func (m *metricGpuNvlinkIo) init() {
 	m.data.SetName("gpu.nvlink.io")
-	m.data.SetDescription("Data sent and received over NVLink, without headers. NVML: fields 138 and 139; DCGM: PROF_NVLINK_TX_BYTES, PROF_NVLINK_RX_BYTES.")
+	m.data.SetDescription("Data sent and received over NVLink, without headers. NVML: fields 138 and 139. DCGM has rates alone.")
 	m.data.SetUnit("By")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -1673,7 +1673,7 @@ type metricGpuPowerLimit struct {
 // init fills gpu.power.limit metric with initial data.
 func (m *metricGpuPowerLimit) init() {
 	m.data.SetName("gpu.power.limit")
-	m.data.SetDescription("Power that the GPU may draw now. NVML: field 190, else DeviceGetEnforcedPowerLimit; DCGM: DEV_POWER_MGMT_LIMIT.")
+	m.data.SetDescription("Power that the GPU may draw now. NVML: field 190, else DeviceGetEnforcedPowerLimit; DCGM: DEV_ENFORCED_POWER_LIMIT.")
 	m.data.SetUnit("W")
 	m.data.SetEmptyGauge()
 	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
@@ -1727,7 +1727,7 @@ type metricGpuProcessMemoryUsage struct {
 // init fills gpu.process.memory.usage metric with initial data.
 func (m *metricGpuProcessMemoryUsage) init() {
 	m.data.SetName("gpu.process.memory.usage")
-	m.data.SetDescription("Device memory of a container's processes. NVML: DeviceGetComputeRunningProcesses, Graphics and MPS; DCGM: DEV_FB_USED of a device that one pod has.")
+	m.data.SetDescription("Device memory of a container's processes. NVML: DeviceGetComputeRunningProcesses, Graphics and MPS; DCGM: DEV_FB_USED of a pod, beside that of the device.")
 	m.data.SetUnit("By")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(false)
@@ -1784,7 +1784,7 @@ type metricGpuProcessUtilization struct {
 // init fills gpu.process.utilization metric with initial data.
 func (m *metricGpuProcessUtilization) init() {
 	m.data.SetName("gpu.process.utilization")
-	m.data.SetDescription("Share of the time in which a part of the GPU worked for a container's processes, 0 to 1. NVML: DeviceGetProcessUtilization; DCGM: DEV_GPU_UTIL of a device that one pod has.")
+	m.data.SetDescription("Share of the time in which a part of the GPU worked for a container's processes, 0 to 1. NVML: DeviceGetProcessUtilization; DCGM: DEV_GPU_UTIL of a pod, beside that of the device.")
 	m.data.SetUnit("1")
 	m.data.SetEmptyGauge()
 	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
@@ -2186,7 +2186,7 @@ type metricGpuXidErrors struct {
 // init fills gpu.xid.errors metric with initial data.
 func (m *metricGpuXidErrors) init() {
 	m.data.SetName("gpu.xid.errors")
-	m.data.SetDescription("Errors that the driver reported, by their code, since the receiver started. NVML: EventSetWait; DCGM: EXP_XID_ERRORS_COUNT.")
+	m.data.SetDescription("Errors that the driver reported, by their code, since the receiver started. NVML: EventSetWait; DCGM: EXP_XID_ERRORS_TOTAL, else changes of DEV_XID_ERRORS.")
 	m.data.SetUnit("{error}")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -2484,7 +2484,7 @@ type metricHwGpuIo struct {
 // init fills hw.gpu.io metric with initial data.
 func (m *metricHwGpuIo) init() {
 	m.data.SetName("hw.gpu.io")
-	m.data.SetDescription("Data sent and received over PCIe. NVML: fields 197 and 198, unwrapped; DCGM: PROF_PCIE_TX_BYTES, PROF_PCIE_RX_BYTES.")
+	m.data.SetDescription("Data sent and received over PCIe. NVML: fields 197 and 198, unwrapped. DCGM has rates alone.")
 	m.data.SetUnit("By")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -2577,7 +2577,7 @@ type metricHwGpuMemoryLimit struct {
 // init fills hw.gpu.memory.limit metric with initial data.
 func (m *metricHwGpuMemoryLimit) init() {
 	m.data.SetName("hw.gpu.memory.limit")
-	m.data.SetDescription("Size of the device memory. NVML: DeviceGetMemoryInfo_v2; DCGM: DEV_FB_TOTAL.")
+	m.data.SetDescription("Size of the device memory. NVML: DeviceGetMemoryInfo_v2; DCGM: DEV_FB_TOTAL, or FB_USED, FB_FREE and FB_RESERVED.")
 	m.data.SetUnit("By")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(false)

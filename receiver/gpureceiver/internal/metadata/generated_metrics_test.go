@@ -802,7 +802,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["gpu.nvlink.io"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Data sent and received over NVLink, without headers. NVML: fields 138 and 139; DCGM: PROF_NVLINK_TX_BYTES, PROF_NVLINK_RX_BYTES.", mi.Description())
+						assert.Equal(t, "Data sent and received over NVLink, without headers. NVML: fields 138 and 139. DCGM has rates alone.", mi.Description())
 						assert.Equal(t, "By", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -849,7 +849,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["gpu.nvlink.io"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Data sent and received over NVLink, without headers. NVML: fields 138 and 139; DCGM: PROF_NVLINK_TX_BYTES, PROF_NVLINK_RX_BYTES.", mi.Description())
+						assert.Equal(t, "Data sent and received over NVLink, without headers. NVML: fields 138 and 139. DCGM has rates alone.", mi.Description())
 						assert.Equal(t, "By", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -945,7 +945,7 @@ func TestMetricsBuilder(t *testing.T) {
 					validatedMetrics["gpu.power.limit"] = true
 					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
 					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
-					assert.Equal(t, "Power that the GPU may draw now. NVML: field 190, else DeviceGetEnforcedPowerLimit; DCGM: DEV_POWER_MGMT_LIMIT.", mi.Description())
+					assert.Equal(t, "Power that the GPU may draw now. NVML: field 190, else DeviceGetEnforcedPowerLimit; DCGM: DEV_ENFORCED_POWER_LIMIT.", mi.Description())
 					assert.Equal(t, "W", mi.Unit())
 					dp := mi.Gauge().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
@@ -987,7 +987,7 @@ func TestMetricsBuilder(t *testing.T) {
 					validatedMetrics["gpu.process.memory.usage"] = true
 					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-					assert.Equal(t, "Device memory of a container's processes. NVML: DeviceGetComputeRunningProcesses, Graphics and MPS; DCGM: DEV_FB_USED of a device that one pod has.", mi.Description())
+					assert.Equal(t, "Device memory of a container's processes. NVML: DeviceGetComputeRunningProcesses, Graphics and MPS; DCGM: DEV_FB_USED of a pod, beside that of the device.", mi.Description())
 					assert.Equal(t, "By", mi.Unit())
 					assert.False(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -1032,7 +1032,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["gpu.process.utilization"] = true
 						assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
 						assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
-						assert.Equal(t, "Share of the time in which a part of the GPU worked for a container's processes, 0 to 1. NVML: DeviceGetProcessUtilization; DCGM: DEV_GPU_UTIL of a device that one pod has.", mi.Description())
+						assert.Equal(t, "Share of the time in which a part of the GPU worked for a container's processes, 0 to 1. NVML: DeviceGetProcessUtilization; DCGM: DEV_GPU_UTIL of a pod, beside that of the device.", mi.Description())
 						assert.Equal(t, "1", mi.Unit())
 						dp := mi.Gauge().DataPoints().At(0)
 						assert.Equal(t, start, dp.StartTimestamp())
@@ -1077,7 +1077,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["gpu.process.utilization"] = true
 						assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
 						assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
-						assert.Equal(t, "Share of the time in which a part of the GPU worked for a container's processes, 0 to 1. NVML: DeviceGetProcessUtilization; DCGM: DEV_GPU_UTIL of a device that one pod has.", mi.Description())
+						assert.Equal(t, "Share of the time in which a part of the GPU worked for a container's processes, 0 to 1. NVML: DeviceGetProcessUtilization; DCGM: DEV_GPU_UTIL of a pod, beside that of the device.", mi.Description())
 						assert.Equal(t, "1", mi.Unit())
 						dp := mi.Gauge().DataPoints().At(0)
 						assert.Equal(t, start, dp.StartTimestamp())
@@ -1344,7 +1344,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["gpu.xid.errors"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Errors that the driver reported, by their code, since the receiver started. NVML: EventSetWait; DCGM: EXP_XID_ERRORS_COUNT.", mi.Description())
+						assert.Equal(t, "Errors that the driver reported, by their code, since the receiver started. NVML: EventSetWait; DCGM: EXP_XID_ERRORS_TOTAL, else changes of DEV_XID_ERRORS.", mi.Description())
 						assert.Equal(t, "{error}", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -1391,7 +1391,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["gpu.xid.errors"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Errors that the driver reported, by their code, since the receiver started. NVML: EventSetWait; DCGM: EXP_XID_ERRORS_COUNT.", mi.Description())
+						assert.Equal(t, "Errors that the driver reported, by their code, since the receiver started. NVML: EventSetWait; DCGM: EXP_XID_ERRORS_TOTAL, else changes of DEV_XID_ERRORS.", mi.Description())
 						assert.Equal(t, "{error}", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -1578,7 +1578,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["hw.gpu.io"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Data sent and received over PCIe. NVML: fields 197 and 198, unwrapped; DCGM: PROF_PCIE_TX_BYTES, PROF_PCIE_RX_BYTES.", mi.Description())
+						assert.Equal(t, "Data sent and received over PCIe. NVML: fields 197 and 198, unwrapped. DCGM has rates alone.", mi.Description())
 						assert.Equal(t, "By", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -1625,7 +1625,7 @@ func TestMetricsBuilder(t *testing.T) {
 						validatedMetrics["hw.gpu.io"] = true
 						assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 						assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-						assert.Equal(t, "Data sent and received over PCIe. NVML: fields 197 and 198, unwrapped; DCGM: PROF_PCIE_TX_BYTES, PROF_PCIE_RX_BYTES.", mi.Description())
+						assert.Equal(t, "Data sent and received over PCIe. NVML: fields 197 and 198, unwrapped. DCGM has rates alone.", mi.Description())
 						assert.Equal(t, "By", mi.Unit())
 						assert.True(t, mi.Sum().IsMonotonic())
 						assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -1651,7 +1651,7 @@ func TestMetricsBuilder(t *testing.T) {
 					validatedMetrics["hw.gpu.memory.limit"] = true
 					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-					assert.Equal(t, "Size of the device memory. NVML: DeviceGetMemoryInfo_v2; DCGM: DEV_FB_TOTAL.", mi.Description())
+					assert.Equal(t, "Size of the device memory. NVML: DeviceGetMemoryInfo_v2; DCGM: DEV_FB_TOTAL, or FB_USED, FB_FREE and FB_RESERVED.", mi.Description())
 					assert.Equal(t, "By", mi.Unit())
 					assert.False(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
