@@ -121,3 +121,33 @@ func TestCUDACallsOfAPod(t *testing.T) {
 	require.NoError(t, trace.Wait(), "%s", &said)
 	assert.Empty(t, said.String())
 }
+
+// TestCUDAPrivileges holds that the capabilities that agents have on nodes with GPUs are enough, and that one that is missing is said.
+func TestCUDAPrivileges(t *testing.T) {
+	setpriv, err := exec.LookPath("setpriv")
+	testutil.Require(t, "bpf", err == nil, "setpriv (Debian package util-linux) is not installed")
+	program, library := buildCUDA(t)
+	cmd := exec.Command(program, library)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, lab.NewCgroup(t).Start(cmd))
+	require.True(t, bufio.NewScanner(out).Scan(), "ready")
+	const missing = "cannot open the root directory of its process; add CAP_SYS_PTRACE"
+	for name, tt := range map[string]struct{ capabilities, says string }{
+		"as deployed":        {",+sys_ptrace", `GPUs are watched	`},
+		"without SYS_PTRACE": {"", missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := collector.Start(t, collector.Options{
+				Wrapper: []string{setpriv, "--inh-caps=-all", "--bounding-set=-all,+bpf,+perfmon,+net_admin" + tt.capabilities},
+				Set:     map[string]string{"receivers.gpu.cuda.mode": "on", "receivers.gpu.collection_interval": "1s"},
+			})
+			collector.Await(t, "what the receiver says", func() bool { return strings.Contains(c.Log(), tt.says) }, func() any { return c.Log() })
+			assert.Equal(t, tt.says == missing, strings.Contains(c.Log(), missing))
+		})
+	}
+	in.Close()
+	require.NoError(t, cmd.Wait())
+}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +13,9 @@ import (
 
 	bpf "github.com/orb8/orb8/bpf/cuda"
 )
+
+// errGone says that the process has ended meanwhile, or mapped something else.
+var errGone = errors.New("the process is gone")
 
 // open opens the file of a mapping, whatever has become of its name since. Without CAP_CHECKPOINT_RESTORE the kernel does not give it
 // out, but by the name it has in the process's root directory; then it is held against what the mapping says.
@@ -27,8 +31,11 @@ func open(m *bpf.CudaMapping, byRoot bool) (*os.File, error) {
 		return nil, err
 	}
 	root, err := unix.Open(proc+"/root", unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the root directory of process %d; add CAP_SYS_PTRACE: %w", m.Pid, err)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil, errGone
+	case err != nil:
+		return nil, fmt.Errorf("cannot open the root directory of its process; add CAP_SYS_PTRACE: %w", err)
 	}
 	defer unix.Close(root)
 	// The container may have put anything in its place: no link leads out of it, and no FIFO makes this wait.
@@ -37,12 +44,12 @@ func open(m *bpf.CudaMapping, byRoot bool) (*os.File, error) {
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot open %s of process %d: %w", l.path, m.Pid, err)
+		return nil, fmt.Errorf("cannot open %s: %w", l.path, err)
 	}
 	f := os.NewFile(uintptr(fd), l.path)
 	if err := l.check(fd); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("cannot use %s of process %d: %w", l.path, m.Pid, err)
+		return nil, fmt.Errorf("cannot use %s: %w", l.path, err)
 	}
 	return f, nil
 }
@@ -72,7 +79,10 @@ type mapLine struct {
 
 func mappedAt(path string, start uint64) (mapLine, error) {
 	f, err := os.Open(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return mapLine{}, errGone
+	case err != nil:
 		return mapLine{}, fmt.Errorf("cannot read who maps what; add CAP_SYS_PTRACE: %w", err)
 	}
 	defer f.Close()
@@ -82,10 +92,10 @@ func mappedAt(path string, start uint64) (mapLine, error) {
 			return l, nil
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return mapLine{}, fmt.Errorf("cannot read %s: %w", path, err)
+	if err := lines.Err(); err != nil && !errors.Is(err, unix.ESRCH) {
+		return mapLine{}, fmt.Errorf("cannot read who maps what: %w", err)
 	}
-	return mapLine{}, fmt.Errorf("%s has no mapping at %x any more", path, start)
+	return mapLine{}, errGone
 }
 
 // parseMapLine reads a line of /proc/PID/maps that is of a file; see proc_pid_maps(5).

@@ -1,10 +1,15 @@
 package cuda
 
 import (
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	bpf "github.com/orb8/orb8/bpf/cuda"
 )
 
 func TestParseMapLine(t *testing.T) {
@@ -19,4 +24,14 @@ func TestParseMapLine(t *testing.T) {
 		_, _, ok := parseMapLine(line)
 		assert.False(t, ok, line)
 	}
+}
+
+// TestOpenOfWhoIsGone holds that a process that has ended, or unmapped the file, is no failure.
+func TestOpenOfWhoIsGone(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	require.NoError(t, cmd.Run())
+	_, err := open(&bpf.CudaMapping{Pid: uint32(cmd.Process.Pid)}, true)
+	assert.ErrorIs(t, err, errGone)
+	_, err = open(&bpf.CudaMapping{Pid: uint32(os.Getpid()), Start: 1}, true)
+	assert.ErrorIs(t, err, errGone)
 }

@@ -105,7 +105,7 @@ func (e *Engine) scan(now time.Time) error {
 	defer e.mu.Unlock()
 	for _, f := range e.files {
 		clear(f.processes)
-		if f.library == runtime {
+		if f.library == runtime && f.handle != nil {
 			f.err = f.unread
 		}
 	}
@@ -167,7 +167,12 @@ func (e *Engine) file(m *bpf.CudaMapping) *file {
 	}
 	if f.handle == nil {
 		// The process may be gone by now, or not let us: then another one may.
-		if f.handle, f.err = open(m, e.opts.byRoot); f.err != nil {
+		f.handle, f.err = open(m, e.opts.byRoot)
+		switch {
+		case errors.Is(f.err, errGone):
+			f.err = nil
+			return f
+		case f.err != nil:
 			return f
 		}
 		if f.unread = f.read(); f.unread == nil && f.library == driver {
