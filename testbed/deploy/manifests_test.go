@@ -265,4 +265,12 @@ func testServiceAccountsOnlyRead(t *testing.T, p *cluster.ControlPlane) {
 			}
 		}
 	}
+	// Which GPU a claim is of.
+	claimed := [2]string{"resource.k8s.io", "resourceslices"}
+	assert.False(t, may("orb8-agent", claimed[0], claimed[1], "list"))
+	kubectl(t, p, render(t, p, "overlays/gpu"), "apply", "--server-side", "-f", "-")
+	for verb, allowed := range map[string]bool{"get": true, "list": true, "watch": false, "create": false, "update": false, "delete": false} {
+		assert.Equal(t, allowed, may("orb8-agent", claimed[0], claimed[1], verb), verb)
+		assert.False(t, may("orb8-gateway", claimed[0], claimed[1], verb), verb)
+	}
 }
