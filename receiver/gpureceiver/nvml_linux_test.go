@@ -369,3 +369,37 @@ func testDriverGoes(t *testing.T, library string) {
 	why, _ := n.host.events[0].Attributes().Get(attrAbsent)
 	assert.Equal(t, "nvml: NVML is not there: "+library+" is there, and NVIDIA's driver is not loaded (modprobe nvidia)", why.AsString())
 }
+
+// oneself looks up this process whichever is asked for, in 8 containers.
+type oneself struct{ processes }
+
+func (o oneself) ID(pid uint32) (uint64, error) {
+	_, err := o.processes.ID(uint32(os.Getpid()))
+	return uint64(1 + pid%8), err
+}
+
+// A scrape of 8 GPUs with 64 processes: all calls, each process's cgroup, and the metrics of it.
+func BenchmarkScrape(b *testing.B) {
+	fakenvml.RequireCompiler(b)
+	library, err := fakenvml.Build(b.TempDir())
+	require.NoError(b, err)
+	fakenvml.New(b, fakenvml.Node(8, 8))
+	cfg := createDefaultConfig().(*Config)
+	cfg.DCGM.Mode, cfg.CUDA.Mode, cfg.PodResources.Mode = ModeOff, ModeOff, ModeOff
+	cfg.NVML = NVMLConfig{Mode: ModeOn, LibraryPaths: []string{library}, Hold: HoldAlways}
+	r, err := newGPUReceiver(receivertest.NewNopSettings(metadata.Type), cfg)
+	require.NoError(b, err)
+	real, err := openProcesses()
+	require.NoError(b, err)
+	r.sources[0].source.(*nvmlSource).open = func() (processes, error) { return oneself{real}, nil }
+	r.scraped = true
+	require.NoError(b, r.Start(b.Context(), componenttest.NewNopHost()))
+	points := 0
+	for b.Loop() {
+		md, err := r.scrape(b.Context())
+		require.NoError(b, err)
+		points = md.DataPointCount()
+	}
+	b.ReportMetric(float64(points), "points")
+	require.NoError(b, r.Shutdown(context.Background()))
+}

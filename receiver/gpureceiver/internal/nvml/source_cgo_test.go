@@ -38,15 +38,26 @@ func newSource(t testing.TB, hold Hold, gpus string, onEvent func(Event)) (*Sour
 // golden holds a snapshot against the file testdata/NAME.json.
 func golden(t *testing.T, name string, snapshot *Snapshot) {
 	t.Helper()
-	got, err := json.MarshalIndent(snapshot, "", "\t")
-	require.NoError(t, err)
 	path := filepath.Join("testdata", name+".json")
 	if *update {
-		require.NoError(t, os.WriteFile(path, append(got, '\n'), 0o644))
+		record(t, path, snapshot)
 	}
 	want, err := os.ReadFile(path)
 	require.NoError(t, err)
-	assert.Equal(t, string(want), string(got)+"\n")
+	assert.Equal(t, string(want), string(written(t, snapshot)))
+}
+
+func written(t *testing.T, snapshot *Snapshot) []byte {
+	t.Helper()
+	got, err := json.MarshalIndent(snapshot, "", "\t")
+	require.NoError(t, err)
+	return append(got, '\n')
+}
+
+// record writes a snapshot to a file.
+func record(t *testing.T, path string, snapshot *Snapshot) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, written(t, snapshot), 0o644))
 }
 
 var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
