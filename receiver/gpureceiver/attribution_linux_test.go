@@ -425,6 +425,31 @@ func TestConflictsAreTold(t *testing.T) {
 	}, lr.Attributes().AsRaw())
 }
 
+func TestProcessesOnAGPUThatNobodyWasGiven(t *testing.T) {
+	kubelet := &fakekubelet.Kubelet{}
+	train := fakekubelet.Pod("train-0", fakekubelet.Container("main", "nvidia.com/gpu", cardA))
+	kubelet.Set(nil, train)
+	r, _ := attributed(t, []observation{
+		{metric: "gpu.process.memory.usage", device: gpu.Device{ID: cardA}, container: container{cgroupID: 7}, value: 1},
+		{metric: "gpu.process.memory.usage", device: gpu.Device{ID: cardB}, container: container{cgroupID: 8}, value: 1},
+	}, nil, kubelet)
+	sink := &consumertest.LogsSink{}
+	r.logs, r.events.send = sink, r.sendEvents
+	scrapeOf(t, r)
+	for c := range r.quarrels.since {
+		r.quarrels.since[c] = time.Now().Add(-conflictAfter)
+	}
+	scrapeOf(t, r)
+	require.Equal(t, 1, sink.LogRecordCount())
+	rl := sink.AllLogs()[0].ResourceLogs().At(0)
+	assert.Equal(t, map[string]any{"orb8.cgroup.id": int64(8)}, rl.Resource().Attributes().AsRaw(), "pod_enrichment names it")
+	assert.Equal(t, "sources disagree about the processes of "+cardB+": none, or cgroup 8", rl.ScopeLogs().At(0).LogRecords().At(0).Body().Str())
+
+	kubelet.Set(nil, train, fakekubelet.Pod("claims-0", fakekubelet.Claimed("main", "one", podresources.DriverNVIDIA, "node-a", "gpu-0")))
+	scrapeOf(t, r)
+	assert.Empty(t, r.quarrels.since, "it may be the claim's")
+}
+
 func TestCompare(t *testing.T) {
 	a := newAttribution()
 	for _, o := range []observation{
@@ -436,7 +461,7 @@ func TestCompare(t *testing.T) {
 		a.compare(&o, 100)
 	}
 	assert.Equal(t, []conflict{
-		{conflictValue, "GPU-0", "hw.gpu.memory.limit", "100", "102"},
-		{conflictValue, "GPU-0", "gpu.rows.remapped corrected", "100", "101"},
+		{kind: conflictValue, device: "GPU-0", about: "hw.gpu.memory.limit", first: "100", other: "102"},
+		{kind: conflictValue, device: "GPU-0", about: "gpu.rows.remapped corrected", first: "100", other: "101"},
 	}, a.disagreements)
 }

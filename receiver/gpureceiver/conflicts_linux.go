@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/metadata"
 )
@@ -41,6 +42,8 @@ type conflict struct {
 	about string
 	// first and other are what the sources say: the first is believed.
 	first, other string
+	// cgroupID is of the processes that it is about, 0 where it is about none.
+	cgroupID uint64
 }
 
 // steady are metrics that two sources must agree on, whenever they looked, and by how much they may differ: memory is told in MiB.
@@ -72,13 +75,14 @@ func (to *recorder) conflicts() []conflict {
 	}
 	owners := map[string]map[string]bool{}
 	for i := range to.observations {
-		if o := &to.observations[i]; o.metric == "gpu.allocation" && o.device.ID != "" {
+		if o := &to.observations[i]; o.metric == gpu.MetricAllocation && o.device.ID != "" {
 			if owners[o.device.ID] == nil {
 				owners[o.device.ID] = map[string]bool{}
 			}
 			owners[o.device.ID][o.container.String()] = true
 		}
 	}
+	all = append(all, to.strangers()...)
 	for i := range to.labelled {
 		l := &to.labelled[i]
 		if l.owner.Claim.Name != "" && owners[l.device.ID] == nil {
@@ -88,6 +92,28 @@ func (to *recorder) conflicts() []conflict {
 			all = append(all, conflict{
 				kind: conflictOwner, device: l.device.ID, about: "container",
 				first: strings.Join(slices.Sorted(maps.Keys(owners[l.device.ID])), ", "), other: name,
+			})
+		}
+	}
+	return all
+}
+
+// strangers are processes on devices that the kubelet gave to nobody. Of a device that it did give to somebody only names could tell, which
+// pod_enrichment adds later; and where it has given claims whose devices are not known, nothing can be said.
+func (to *recorder) strangers() (all []conflict) {
+	given := map[string]bool{}
+	for i := range to.allocations {
+		d, known := to.resolve(&to.allocations[i].Device)
+		if !known {
+			return nil
+		}
+		given[d.ID], given[d.Parent] = true, true
+	}
+	for i := range to.observations {
+		o := &to.observations[i]
+		if o.metric == gpu.MetricProcessMemory && o.container.cgroupID != 0 && !given[o.device.ID] {
+			all = append(all, conflict{
+				kind: conflictOwner, device: o.device.ID, about: "processes", other: fmt.Sprint("cgroup ", o.container.cgroupID), cgroupID: o.container.cgroupID,
 			})
 		}
 	}
@@ -143,7 +169,12 @@ func (r *gpuReceiver) quarrel(ctx context.Context, c *conflict) {
 	}
 	now := pcommon.NewTimestampFromTime(time.Now())
 	logs := plog.NewLogs()
-	sl := logs.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
+	rl := logs.ResourceLogs().AppendEmpty()
+	if c.cgroupID != 0 {
+		// So that pod_enrichment tells whose they are.
+		rl.Resource().Attributes().PutInt(flow.AttrCgroupID, int64(c.cgroupID))
+	}
+	sl := rl.ScopeLogs().AppendEmpty()
 	sl.Scope().SetName(metadata.ScopeName)
 	sl.Scope().SetVersion(r.events.version)
 	lr := sl.LogRecords().AppendEmpty()
