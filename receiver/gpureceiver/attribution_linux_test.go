@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	api "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"github.com/orb8/orb8/internal/fakenvml"
 	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/testutil/fakekubelet"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/podresources"
@@ -464,4 +465,32 @@ func TestCompare(t *testing.T) {
 		{kind: conflictValue, device: "GPU-0", about: "hw.gpu.memory.limit", first: "100", other: "102"},
 		{kind: conflictValue, device: "GPU-0", about: "gpu.rows.remapped corrected", first: "100", other: "101"},
 	}, a.disagreements)
+}
+
+// testNamesOfInstances has NVML's instances given out by the names of each device plugin. An instance with a process and its pod are one device.
+func testNamesOfInstances(t *testing.T, library string) {
+	gpus := strings.Replace(fakenvml.Scenario("h100-mig"), "gi 9\n", "gi 9\nprocess c 500 1073741824 9 0\n", 1)
+	n := newNVMLReceiver(t, library, gpus, processTable{500: 42})
+	kubelet := &fakekubelet.Kubelet{}
+	n.cfg.PodResources.Socket = filepath.Join(t.TempDir(), "kubelet.sock")
+	kubelet.Serve(t, n.cfg.PodResources.Socket)
+	n.add("pod_resources", ModeOn, n.newPodResources)
+	for _, called := range []string{
+		"MIG-c1000000-0000-0000-0000-000000000002", "MIG-c1000000-0000-0000-0000-000000000002::1", "MIG-GPU-c1000000-0000-0000-0000-000000000000/9/0",
+		"nvidia0/gi9", "nvidia0/gi9/vgpu0",
+	} {
+		kubelet.Set(nil, fakekubelet.Pod("small-2", fakekubelet.Container("main", "nvidia.com/gpu", called)))
+		md, err := n.scrape(t.Context())
+		require.NoError(t, err, called)
+		devices := map[string]gpu.Device{}
+		for _, s := range samples(t, md) {
+			if s.Metric == gpu.MetricAllocation || s.Metric == gpu.MetricProcessMemory {
+				devices[s.Metric] = s.Device
+			}
+		}
+		require.Len(t, devices, 2, called)
+		assert.Equal(t, devices[gpu.MetricProcessMemory], devices[gpu.MetricAllocation], called)
+		assert.Equal(t, "MIG-c1000000-0000-0000-0000-000000000002", devices[gpu.MetricAllocation].ID, called)
+		assert.Empty(t, n.quarrels.since, "nobody is on a GPU that was given to nobody")
+	}
 }

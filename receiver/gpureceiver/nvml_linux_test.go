@@ -152,6 +152,7 @@ func TestNVML(t *testing.T) {
 		{"golden metrics", testGoldenMetrics},
 		{"two pods share a card", testTimeSlicing},
 		{"seven MIG instances, seven pods", testMIG},
+		{"instances as kubelets call them", testNamesOfInstances},
 		{"errors are events and counters", testEvents},
 		{"a storm of errors", testStorm},
 		{"rows that are remapped", testRows},
