@@ -3,12 +3,15 @@ package cgroup
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/orb8/orb8/internal/testutil"
 )
 
 // processTree is a /proc and a hierarchy made of files: the cgroup that /proc tells of each process, and the one that it is in.
@@ -63,4 +66,26 @@ func TestCgroupsOfProcessesThatAreNotToBeTold(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(proc, "self", "cgroup"), []byte("0::/b\n"), 0o644))
 	_, err = newProcesses(proc, root)
 	assert.EqualError(t, err, "process "+strconv.Itoa(os.Getpid())+" is in no cgroup below "+root)
+}
+
+func TestCgroupOfARealProcess(t *testing.T) {
+	dir := makeCgroup(t, hierarchy(t), "container")
+	m, err := FindMount("")
+	require.NoError(t, err)
+	p, err := NewProcesses(m.Path)
+	testutil.Require(t, "bpf", err == nil, "this is not the host's pid namespace")
+
+	cat := exec.Command("cat") // ends with its input
+	input, err := cat.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cat.Start())
+	pid := strconv.Itoa(cat.Process.Pid)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(pid), 0o644))
+	id, err := p.ID(uint32(cat.Process.Pid))
+	require.NoError(t, err)
+	assert.Equal(t, inode(t, dir), id)
+	require.NoError(t, input.Close())
+	require.NoError(t, cat.Wait())
+	_, err = p.ID(uint32(cat.Process.Pid))
+	assert.ErrorIs(t, err, fs.ErrNotExist)
 }

@@ -151,3 +151,12 @@ func TestWhatAHostLacks(t *testing.T) {
 		})
 	}
 }
+
+// The tests of this package that need no C library pass without it.
+func TestWithoutCgo(t *testing.T) {
+	cmd := exec.Command("go", "test", "-count=1", "-v", ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), "--- PASS: TestABuildWithoutCgoSaysSo")
+}
