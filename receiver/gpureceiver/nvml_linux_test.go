@@ -140,7 +140,8 @@ func (n *nvmlReceiver) golden(name string, md pmetric.Metrics) {
 	assert.Equal(n.t, string(want), table(md))
 }
 
-// The subtests share a library, as a process can load only one.
+// The subtests share a library, as a process can load only one, and come one after the other: go-nvml keeps in variables of its own which
+// functions the library has.
 func TestNVML(t *testing.T) {
 	fakenvml.RequireCompiler(t)
 	library, err := fakenvml.Build(t.TempDir())
@@ -158,6 +159,7 @@ func TestNVML(t *testing.T) {
 		{"rows that are remapped", testRows},
 		{"events that the pipeline refuses", testRefusedEvents},
 		{"processes of nobody", testProcessesOfNobody},
+		{"processes of containers that are not to be told", testProcessesThatAreNotTold},
 		{"a driver that goes and comes", testDriverGoes},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, library) })
@@ -168,9 +170,11 @@ const processLine = "process c %d %d 4294967295 4294967295\n"
 
 func testGoldenMetrics(t *testing.T, library string) {
 	for _, name := range []string{"a100", "h100", "rtx"} {
-		gpus := fakenvml.Scenario(name) + fmt.Sprintf(processLine, 100, 3<<30) + "sample 100 9000000000000000 50 25 0 10\n"
-		n := newNVMLReceiver(t, library, gpus, processTable{100: 42})
-		n.golden("nvml-"+name, n.twice("sample 100 9000000000000001 60 25 0 10\n"))
+		t.Run(name, func(t *testing.T) {
+			gpus := fakenvml.Scenario(name) + fmt.Sprintf(processLine, 100, 3<<30) + "sample 100 9000000000000000 50 25 0 10\n"
+			n := newNVMLReceiver(t, library, gpus, processTable{100: 42})
+			n.golden("nvml-"+name, n.twice("sample 100 9000000000000001 60 25 0 10\n"))
+		})
 	}
 }
 
@@ -350,10 +354,13 @@ func testProcessesOfNobody(t *testing.T, library string) {
 		}
 	}
 	assert.Equal(t, 1, of)
+}
 
-	n = newNVMLReceiver(t, library, gpus, nil)
+func testProcessesThatAreNotTold(t *testing.T, library string) {
+	gpus := fakenvml.Scenario("a100") + fmt.Sprintf(processLine+processLine, 100, 1<<30, 200, 2<<30)
+	n := newNVMLReceiver(t, library, gpus, nil)
 	n.sources[0].source.(*nvmlSource).open = func() (processes, error) { return nil, errors.New("it needs hostPID: true") }
-	md, err = n.scrape(t.Context())
+	md, err := n.scrape(t.Context())
 	assert.EqualError(t, err, "nvml: 2 processes of GPU 0 cannot be told apart by container: it needs hostPID: true")
 	assert.NotEmpty(t, samples(t, md), "the rest is there")
 	require.Len(t, n.host.events, 1)
