@@ -5,6 +5,8 @@ package engine
 import (
 	"context"
 	"net/netip"
+	"regexp"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/plog"
@@ -50,6 +52,34 @@ type Term struct {
 	// it is.
 	Equal, Begin []string
 	Within       []netip.Prefix
+}
+
+// Text returns the condition in a language that has "and", "or" and parentheses, in which term says a term, or nothing where the
+// language cannot. It returns nothing for what always holds.
+func (any Any) Text(term func(*Term) string) string {
+	var choices []string
+	for _, all := range any {
+		var terms []string
+		for i := range all {
+			if text := term(&all[i]); text != "" {
+				terms = append(terms, "("+text+")")
+			}
+		}
+		if len(terms) == 0 {
+			return ""
+		}
+		choices = append(choices, "("+strings.Join(terms, " and ")+")")
+	}
+	return strings.Join(choices, " or ")
+}
+
+// Alternatives returns a regular expression that matches the values and no others.
+func Alternatives(values []string) string {
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = regexp.QuoteMeta(v)
+	}
+	return strings.Join(quoted, "|")
 }
 
 // Attributes of a stream. Both engines index them: Loki by its defaults, VictoriaLogs because the request says so.

@@ -2,7 +2,6 @@ package victorialogs
 
 import (
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -17,31 +16,13 @@ func logsQL(q *engine.Query) string {
 	var b strings.Builder
 	b.WriteString("{" + quote(engine.AttrNamespace) + "=" + quote(engine.Namespace) + "," + quote(engine.AttrEvent) + "=" + quote(q.Event))
 	if len(q.Nodes) > 0 {
-		b.WriteString("," + quote(engine.AttrNode) + "=~" + quote(alternatives(q.Nodes)))
+		b.WriteString("," + quote(engine.AttrNode) + "=~" + quote(engine.Alternatives(q.Nodes)))
 	}
 	b.WriteString("} _time:[" + q.Since.UTC().Format(timeFormat) + "," + q.Until.UTC().Format(timeFormat) + ")")
-	if any := anyOf(q.Where); any != "" {
+	if any := q.Where.Text(term); any != "" {
 		b.WriteString(" (" + any + ")")
 	}
 	return b.String()
-}
-
-// anyOf returns nothing for what always holds.
-func anyOf(any engine.Any) string {
-	var alternatives []string
-	for _, all := range any {
-		var terms []string
-		for i := range all {
-			if t := term(&all[i]); t != "" {
-				terms = append(terms, "("+t+")")
-			}
-		}
-		if len(terms) == 0 {
-			return ""
-		}
-		alternatives = append(alternatives, "("+strings.Join(terms, " ")+")")
-	}
-	return strings.Join(alternatives, " or ")
 }
 
 // term returns nothing where VictoriaLogs cannot tell.
@@ -75,14 +56,6 @@ func within6(prefix netip.Prefix) string {
 		return "^" + strconv.FormatUint(uint64(first[0])<<8|uint64(first[1]), 16) + ":"
 	}
 	return ":"
-}
-
-func alternatives(values []string) string {
-	quoted := make([]string, len(values))
-	for i, v := range values {
-		quoted[i] = regexp.QuoteMeta(v)
-	}
-	return strings.Join(quoted, "|")
 }
 
 func quoteAll(values []string) []string {

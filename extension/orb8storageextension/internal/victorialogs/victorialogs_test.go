@@ -32,7 +32,7 @@ func TestLogsQL(t *testing.T) {
 		"an IP":    {term(engine.Term{Fields: []string{"a"}, Within: []netip.Prefix{netip.MustParsePrefix("2001:db8::1/128")}}), ` ((("a":="2001:db8::1")))`},
 		"IPv6":     {term(engine.Term{Fields: []string{"a"}, Within: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}}), ` ((("a":=~"^2001:")))`},
 		"all IPv6": {term(engine.Term{Fields: []string{"a"}, Within: []netip.Prefix{netip.MustParsePrefix("::/0")}}), ` ((("a":=~":")))`},
-		"both":     {engine.Any{{{Fields: []string{"a"}, Equal: []string{"1"}}, {Fields: []string{"b"}, Equal: []string{"2"}}}}, ` ((("a":in("1")) ("b":in("2"))))`},
+		"both":     {engine.Any{{{Fields: []string{"a"}, Equal: []string{"1"}}, {Fields: []string{"b"}, Equal: []string{"2"}}}}, ` ((("a":in("1")) and ("b":in("2"))))`},
 		"either": {engine.Any{{{Fields: []string{"a"}, Equal: []string{"1"}}}, {{Fields: []string{"b"}, Equal: []string{"2"}}}},
 			` ((("a":in("1"))) or (("b":in("2"))))`},
 		"either of which is all": {engine.Any{{{Fields: []string{"a"}, Equal: []string{"1"}}}, {{Fields: []string{"b"}}}}, ""},
