@@ -70,7 +70,7 @@ func (e *storageExtension) openEngine(ctx context.Context, host component.Host) 
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a client of %s: %w", name, err)
 	}
-	client := engine.Client{Writes: writes, Queries: queries, Endpoint: strings.TrimSuffix(config.HTTP.Endpoint, "/"), Name: name}
+	client := engine.Client{Writes: writes, Queries: queries, Endpoint: strings.TrimSuffix(config.HTTP.Endpoint, "/"), Name: name, Key: strings.ToLower(name)}
 	return engine.New(engine.Settings{
 		Engine: open(client), Retention: config.Retention, MaxQueryRecords: config.maxQueryRecords(), Now: time.Now, Logger: e.settings.Logger,
 		Report: func(err error) { e.report(host, "The store takes no records until "+name+" does", err) },

@@ -35,11 +35,12 @@ func defaultEngineConfig() EngineConfig {
 	return config
 }
 
-// Unmarshal refuses a second backend: embedded has defaults, so that only here it is known whether it was asked for.
+// Unmarshal refuses a second backend: embedded has defaults, so that only here it is known whether it was asked for. `embedded: null`
+// takes it out of a configuration that this one is merged over.
 func (c *Config) Unmarshal(conf *confmap.Conf) error {
 	var asked []string
 	for _, key := range []string{"embedded", "victorialogs", "loki"} {
-		if conf.IsSet(key) {
+		if conf.IsSet(key) && (key != "embedded" || conf.Get(key) != nil) {
 			asked = append(asked, key)
 		}
 	}

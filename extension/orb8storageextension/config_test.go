@@ -89,6 +89,17 @@ func TestTwoBackends(t *testing.T) {
 	assert.ErrorContains(t, conf.Unmarshal(createDefaultConfig()), "embedded and loki are there: use one of embedded, victorialogs and loki")
 }
 
+// A configuration that is merged over one with an embedded store takes that out.
+func TestAnotherBackendInstead(t *testing.T) {
+	conf := confmap.NewFromStringMap(map[string]any{"embedded": map[string]any{"directory": "/var/lib/orb8/store"}})
+	require.NoError(t, conf.Merge(confmap.NewFromStringMap(map[string]any{"embedded": nil, "loki": map[string]any{"endpoint": "http://loki:3100"}})))
+	config := createDefaultConfig().(*Config)
+	require.NoError(t, conf.Unmarshal(config))
+	require.NoError(t, confmap.Validate(config))
+	assert.True(t, config.Loki.HasValue())
+	assert.Equal(t, createDefaultConfig().(*Config).Embedded, config.Embedded)
+}
+
 func TestUnknownKey(t *testing.T) {
 	conf := confmap.NewFromStringMap(map[string]any{"elasticsearch": map[string]any{}})
 	assert.ErrorContains(t, conf.Unmarshal(createDefaultConfig()), "elasticsearch")

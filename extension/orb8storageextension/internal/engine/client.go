@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,12 +24,12 @@ type Client struct {
 	Writes, Queries *http.Client
 	// Endpoint is the engine's address, with the path that its own are below and no slash at the end.
 	Endpoint string
-	// Name is the engine's, for errors.
-	Name string
+	// Name is the engine's, and Key is where the configuration has it; both are for errors.
+	Name, Key string
 }
 
 // Push sends logs. What the engine refuses for good is a permanent error: to send it again would keep all that follows from being
-// sent. All else may pass, a wrong password included, and the sender is to try again.
+// sent. All else may pass, a wrong password or address included, and the sender is to try again.
 func (c *Client) Push(ctx context.Context, path string, header http.Header, logs plog.Logs) error {
 	body, err := plogotlp.NewExportRequestFromLogs(logs).MarshalProto()
 	if err != nil {
@@ -47,8 +48,10 @@ func (c *Client) Push(ctx context.Context, path string, header http.Header, logs
 	if response.StatusCode/100 == 2 {
 		return nil
 	}
-	err = fmt.Errorf("cannot write to %s: %w", c.Name, c.refusal(path, response))
-	if response.StatusCode == http.StatusBadRequest || response.StatusCode == http.StatusRequestEntityTooLarge {
+	reason := read(response)
+	err = fmt.Errorf("cannot write to %s: %w", c.Name, c.refusal(path, response, reason))
+	forGood := response.StatusCode == http.StatusBadRequest || response.StatusCode == http.StatusRequestEntityTooLarge
+	if forGood && !isMisdirected(response.StatusCode, reason) {
 		return consumererror.NewPermanent(err)
 	}
 	return err
@@ -61,7 +64,7 @@ func (c *Client) Ask(ctx context.Context, path string, form url.Values, use func
 	if err == nil {
 		defer drain(response)
 		if response.StatusCode != http.StatusOK {
-			err = c.refusal(path, response)
+			err = c.refusal(path, response, read(response))
 		} else {
 			err = use(response.Body)
 		}
@@ -81,13 +84,26 @@ func (c *Client) post(ctx context.Context, client *http.Client, path string, hea
 		return nil, err
 	}
 	request.Header = header
-	return client.Do(request)
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, c.hinted(err, c.wayHint(err))
+	}
+	return response, nil
 }
 
 // refusal says what the engine answered instead.
-func (c *Client) refusal(path string, response *http.Response) error {
+func (c *Client) refusal(path string, response *http.Response, reason string) error {
+	text := c.shown(path) + " answers " + response.Status
+	if reason != "" {
+		text += ": " + reason
+	}
+	return c.hinted(errors.New(text), answerHint(response.StatusCode, reason))
+}
+
+// read returns the beginning of an answer, as one line.
+func read(response *http.Response) string {
 	reason, _ := io.ReadAll(io.LimitReader(response.Body, maxReason)) // what there is
-	return fmt.Errorf("%s%s answers %s: %s", c.Endpoint, path, response.Status, printable(reason))
+	return printable(reason)
 }
 
 // printable makes one line of an engine's answer.
