@@ -188,10 +188,14 @@ func (p statusPrinter) lost(name string, l *orb8v1.Loss) {
 
 func (p statusPrinter) store(s *orb8v1.StoreStatus) {
 	p.title("store", s.GetBackend())
-	p.line("records", grouped(s.GetRecords()))
-	p.line("size", humanBytes(s.GetBytes())+" of "+humanBytes(s.GetMaxBytes())+" ("+share(s.GetBytes(), s.GetMaxBytes())+")")
-	p.line("oldest", p.ago(s.GetOldest()))
-	p.line("evicted", plural(s.GetEvictedRecords(), "record")+" before their time")
+	if s.GetMaxBytes() > 0 {
+		p.line("records", grouped(s.GetRecords()))
+		p.line("size", humanBytes(s.GetBytes())+" of "+humanBytes(s.GetMaxBytes())+" ("+share(s.GetBytes(), s.GetMaxBytes())+")")
+		p.line("oldest", p.ago(s.GetOldest()))
+		p.line("evicted", plural(s.GetEvictedRecords(), "record")+" before their time")
+	} else {
+		p.line("records", "kept by "+s.GetBackend()+", which knows how many they are; queries look back "+humanAge(p.now.Sub(s.GetOldest().AsTime())))
+	}
 	p.line("streams", plural(uint64(s.GetSubscribers()), "subscriber")+", "+plural(s.GetSubscriberDrops(), "event")+" dropped")
 }
 

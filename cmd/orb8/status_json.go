@@ -82,15 +82,16 @@ type jsonLoss struct {
 	Events  uint64 `json:"events"`
 }
 
+// jsonStore leaves out what a log engine alone knows.
 type jsonStore struct {
-	Backend         string `json:"backend"`
-	Records         uint64 `json:"records"`
-	Bytes           uint64 `json:"bytes"`
-	MaxBytes        uint64 `json:"maxBytes"`
-	Oldest          string `json:"oldest,omitempty"`
-	EvictedRecords  uint64 `json:"evictedRecords"`
-	Subscribers     uint32 `json:"subscribers"`
-	SubscriberDrops uint64 `json:"subscriberDrops"`
+	Backend         string  `json:"backend"`
+	Records         *uint64 `json:"records,omitempty"`
+	Bytes           *uint64 `json:"bytes,omitempty"`
+	MaxBytes        *uint64 `json:"maxBytes,omitempty"`
+	Oldest          string  `json:"oldest,omitempty"`
+	EvictedRecords  *uint64 `json:"evictedRecords,omitempty"`
+	Subscribers     uint32  `json:"subscribers"`
+	SubscriberDrops uint64  `json:"subscriberDrops"`
 }
 
 func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
@@ -101,13 +102,13 @@ func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
 	if store := s.GetStore(); store != nil {
 		j.Store = &jsonStore{
 			Backend:         store.GetBackend(),
-			Records:         store.GetRecords(),
-			Bytes:           store.GetBytes(),
-			MaxBytes:        store.GetMaxBytes(),
 			Oldest:          rfc3339(store.GetOldest()),
-			EvictedRecords:  store.GetEvictedRecords(),
 			Subscribers:     store.GetSubscribers(),
 			SubscriberDrops: store.GetSubscriberDrops(),
+		}
+		if store.GetMaxBytes() > 0 {
+			j.Store.Records, j.Store.EvictedRecords = &store.Records, &store.EvictedRecords
+			j.Store.Bytes, j.Store.MaxBytes = &store.Bytes, &store.MaxBytes
 		}
 	}
 	return j

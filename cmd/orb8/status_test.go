@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -23,11 +24,26 @@ func statusText(t *testing.T, s *orb8v1.GetStatusResponse, colour bool) string {
 func TestStatusOfAFreshCollector(t *testing.T) {
 	got := statusText(t, &orb8v1.GetStatusResponse{
 		Version: "v0.1.0",
-		Store:   &orb8v1.StoreStatus{Backend: "embedded"},
+		Store:   &orb8v1.StoreStatus{Backend: "embedded", MaxBytes: 64 << 20},
 	}, false)
 	assert.Contains(t, got, "nodes        none has reported yet\n")
-	assert.Contains(t, got, "size         0 B of 0 B (0 %)\n", "no division by zero")
+	assert.Contains(t, got, "size         0 B of 64 MiB (0 %)\n")
 	assert.Contains(t, got, "oldest       never\n")
+}
+
+// Nobody counts what a log engine keeps, which is not the same as none.
+func TestStatusOfALogEngine(t *testing.T) {
+	s := &orb8v1.GetStatusResponse{
+		Version: "v0.1.0",
+		Store:   &orb8v1.StoreStatus{Backend: "victorialogs", Oldest: ago(day), Subscribers: 1},
+	}
+	got := statusText(t, s, false)
+	assert.Contains(t, got, "store victorialogs\n  records      kept by victorialogs, which knows how many they are; queries look back 1d0h\n  streams      1 subscriber,")
+	assert.NotContains(t, got, "size")
+	assert.NotContains(t, got, "evicted")
+	text, err := json.Marshal(newJSONStatus(s).Store)
+	require.NoError(t, err)
+	assert.JSONEq(t, `{"backend": "victorialogs", "oldest": "2026-03-03T15:06:07.000000000Z", "subscribers": 1, "subscriberDrops": 0}`, string(text))
 }
 
 func TestStatusOfANodeWithoutNetwork(t *testing.T) {

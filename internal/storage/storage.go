@@ -170,7 +170,7 @@ type StoreStatus struct {
 	// Records are flow records, lookups, counts of a container's system calls in an interval, anomalies and samples of
 	// GPUs.
 	Records uint64
-	// Bytes is what the records take, of memory or of a disk, MaxBytes its bound.
+	// Bytes is what the records take, of memory or of a disk, MaxBytes its bound. They and Records are 0 where a log engine has them.
 	Bytes, MaxBytes uint64
 	Oldest          time.Time
 	// EvictedRecords is the sum of Loss.EvictedRecords of all kinds since the store started.

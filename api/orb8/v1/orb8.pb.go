@@ -4670,11 +4670,13 @@ func (x *Drops) GetPackets() uint64 {
 
 type StoreStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// embedded.
-	Backend        string                 `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
-	Records        uint64                 `protobuf:"varint,2,opt,name=records,proto3" json:"records,omitempty"`
-	Bytes          uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	MaxBytes       uint64                 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// embedded, victorialogs or loki.
+	Backend string `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	// What the collector itself keeps, and its bound in bytes. All are 0 where a log engine keeps the records: it alone knows how many.
+	Records  uint64 `protobuf:"varint,2,opt,name=records,proto3" json:"records,omitempty"`
+	Bytes    uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	MaxBytes uint64 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// From when on there are records, or how far back a log engine is asked.
 	Oldest         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
 	EvictedRecords uint64                 `protobuf:"varint,6,opt,name=evicted_records,json=evictedRecords,proto3" json:"evicted_records,omitempty"`
 	// Subscribers of StreamEvents, and the events that slow ones lost.

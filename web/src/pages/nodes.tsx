@@ -108,13 +108,15 @@ function Probes({ all }: { all: ProbeCostJson[] }) {
 }
 
 function Store({ store, version }: { store: StoreStatusJson; version: string }) {
+  const kept = num(store.maxBytes) > 0 // by the collector itself, and not a log engine
   return (
     <section class="cards store">
       <Card title="Collector" rows={[
-        ['Version', version], ['Store', store.backend], ['Records', count(num(store.records))],
-        ['Size', num(store.maxBytes) > 0 ? `${bytes(num(store.bytes))} of ${bytes(num(store.maxBytes))}` : bytes(num(store.bytes))],
-        ['Oldest', store.oldest && `${when(store.oldest)} (${ago(store.oldest)})`],
-        ['Dropped early', num(store.evictedRecords) > 0 ? `${count(num(store.evictedRecords))} records` : 'nothing'],
+        ['Version', version], ['Store', store.backend],
+        ['Records', kept ? count(num(store.records)) : `kept by ${store.backend}, which knows how many they are`],
+        ['Size', kept ? `${bytes(num(store.bytes))} of ${bytes(num(store.maxBytes))}` : undefined],
+        [kept ? 'Oldest' : 'Queries since', store.oldest && `${when(store.oldest)} (${ago(store.oldest)})`],
+        ['Dropped early', !kept ? undefined : num(store.evictedRecords) > 0 ? `${count(num(store.evictedRecords))} records` : 'nothing'],
         ['Subscribers', `${store.subscribers ?? 0}, who lost ${count(num(store.subscriberDrops))} events`],
       ]} />
     </section>
