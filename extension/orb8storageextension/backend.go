@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/confighttp"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/embedded"
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/engine"
@@ -42,6 +43,21 @@ type backend interface {
 type local struct{ *embedded.Store }
 
 func (l local) Status(context.Context) (storage.Status, error) { return l.Store.Status(), nil }
+
+// Dependencies makes the Collector start what knows the engine's password first, and stop it last.
+func (e *storageExtension) Dependencies() []component.ID {
+	var http confighttp.ClientConfig
+	switch {
+	case e.config.VictoriaLogs.HasValue():
+		http = e.config.VictoriaLogs.Get().HTTP
+	case e.config.Loki.HasValue():
+		http = e.config.Loki.Get().Engine.HTTP
+	}
+	if !http.Auth.HasValue() {
+		return nil
+	}
+	return []component.ID{http.Auth.Get().AuthenticatorID}
+}
 
 // openEngine returns the store over the engine that the configuration names, or nil.
 func (e *storageExtension) openEngine(ctx context.Context, host component.Host) (backend, error) {

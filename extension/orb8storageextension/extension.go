@@ -49,6 +49,7 @@ type storageExtension struct {
 var (
 	_ storage.Store                         = (*storageExtension)(nil)
 	_ extensioncapabilities.PipelineWatcher = (*storageExtension)(nil)
+	_ extensioncapabilities.Dependent       = (*storageExtension)(nil)
 )
 
 func newStorageExtension(settings component.TelemetrySettings, cfg *Config) *storageExtension {

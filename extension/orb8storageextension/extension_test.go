@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
 	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/extension/extensioncapabilities"
 	"go.opentelemetry.io/collector/extension/extensiontest"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -122,4 +123,19 @@ func TestAFullDiskIsAStatus(t *testing.T) {
 	e.report(r, "The store takes no records", syscall.ENOSPC)
 	e.report(r, "The store takes no records", nil)
 	assert.Equal(t, []componentstatus.Status{componentstatus.StatusRecoverableError, componentstatus.StatusOK}, r.statuses)
+}
+
+func TestDependencies(t *testing.T) {
+	for backend, want := range map[string][]component.ID{
+		"embedded": nil, "victorialogs": {component.MustNewIDWithName("basicauth", "logs")}, "loki": {component.MustNewIDWithName("basicauth", "logs")},
+	} {
+		config := createDefaultConfig().(*Config)
+		if want != nil {
+			require.NoError(t, confmap.NewFromStringMap(map[string]any{backend: map[string]any{
+				"endpoint": "https://logs.example", "auth": map[string]any{"authenticator": "basicauth/logs"},
+			}}).Unmarshal(config))
+		}
+		e := newStorageExtension(componenttest.NewNopTelemetrySettings(), config)
+		assert.Equal(t, want, e.Dependencies(), backend)
+	}
 }

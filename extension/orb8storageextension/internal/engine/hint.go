@@ -57,7 +57,7 @@ func (c *Client) wayHint(err error) string {
 		return "tls::cert_file and tls::key_file"
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "endpoint: the server speaks http://"
-	case strings.HasPrefix(c.Endpoint, "http:") && errors.Is(err, io.EOF): // some servers with TLS say no more
+	case strings.HasPrefix(c.Endpoint, "http:") && (errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)): // all that some say who have TLS
 		return "endpoint: the server may speak https://"
 	}
 	return ""
