@@ -42,4 +42,25 @@ func TestEngines(t *testing.T) {
 		s := Loki(t)
 		assert.Equal(t, http.StatusUnauthorized, status(t, s.URL+"/loki/api/v1/labels"), "there are tenants")
 	})
+	t.Run("VictoriaLogs with a password", func(t *testing.T) {
+		s := GuardedVictoriaLogs(t)
+		ask := func(user, password string) int {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+query, nil)
+			require.NoError(t, err)
+			request.SetBasicAuth(user, password)
+			response, err := s.client.Do(request)
+			require.NoError(t, err)
+			defer response.Body.Close()
+			return response.StatusCode
+		}
+		assert.Equal(t, http.StatusOK, ask(s.User, s.Password))
+		assert.Equal(t, http.StatusUnauthorized, ask(s.User, "guess"))
+	})
+	t.Run("Loki with certificates", func(t *testing.T) {
+		s := GuardedLoki(t)
+		stranger := s.client.Transport.(*http.Transport).TLSClientConfig.Clone()
+		stranger.Certificates = nil
+		_, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: stranger}}).Get(s.URL + "/ready")
+		require.Error(t, err)
+	})
 }

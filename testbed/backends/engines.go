@@ -113,7 +113,7 @@ func (s *Server) post(ctx context.Context, path, body string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
 		return "", err
 	}
@@ -175,7 +175,7 @@ func (s *Server) Prompt(f *Flusher) string {
 const lokiConfig = `
 auth_enabled: true
 analytics: {reporting_enabled: false}
-server: {http_listen_address: %[1]s, http_listen_port: %[2]s, grpc_listen_address: 127.0.0.1, grpc_listen_port: %[3]s, log_level: warn}
+server: {http_listen_address: %[1]s, http_listen_port: %[2]s, grpc_listen_address: 127.0.0.1, grpc_listen_port: %[3]s, log_level: warn%[5]s}
 common:
   instance_addr: 127.0.0.1
   path_prefix: %[4]s
@@ -196,14 +196,20 @@ limits_config:
 // Loki starts one process that does all of Loki's work, and keeps its data itself.
 func Loki(t testing.TB) *Server {
 	t.Helper()
+	return startLoki(t, http.DefaultClient, "http://", "")
+}
+
+// startLoki starts Loki with further settings of its server.
+func startLoki(t testing.TB, client *http.Client, scheme, settings string) *Server {
+	t.Helper()
 	at, rpc, dir := address(t), address(t), t.TempDir()
 	host, port, err := net.SplitHostPort(at)
 	require.NoError(t, err)
 	_, rpcPort, err := net.SplitHostPort(rpc)
 	require.NoError(t, err)
 	config := filepath.Join(dir, "loki.yaml")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, lokiConfig, host, port, rpcPort, dir), 0o600))
-	return start(t, loki, at, "/ready", "-config.file="+config)
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, lokiConfig, host, port, rpcPort, dir, settings), 0o600))
+	return startAt(t, loki, client, scheme+at, "/ready", "-config.file="+config)
 }
 
 // Prometheus starts one that takes OTLP, and scrapes an address.

@@ -35,6 +35,8 @@ type Server struct {
 	// URL is the engine's address, without a path.
 	URL string
 
+	// client is one that the engine lets in.
+	client  *http.Client
 	t       testing.TB
 	program string
 	args    []string
@@ -48,9 +50,14 @@ type Server struct {
 // not built.
 func start(t testing.TB, e engine, address, ready string, args ...string) *Server {
 	t.Helper()
+	return startAt(t, e, http.DefaultClient, "http://"+address, ready, args...)
+}
+
+func startAt(t testing.TB, e engine, client *http.Client, url, ready string, args ...string) *Server {
+	t.Helper()
 	program, err := e.program()
 	testutil.Require(t, Require, err == nil, fmt.Sprint(err))
-	s := &Server{URL: "http://" + address, t: t, program: program, args: args, ready: ready}
+	s := &Server{URL: url, client: client, t: t, program: program, args: args, ready: ready}
 	t.Cleanup(func() {
 		s.Kill() // nobody needs its data any more
 		if t.Failed() {
@@ -76,7 +83,7 @@ func (s *Server) Start() {
 		close(exited)
 	}(s.cmd)
 	for deadline := time.Now().Add(startTimeout); ; {
-		if response, err := http.Get(s.URL + s.ready); err == nil {
+		if response, err := s.client.Get(s.URL + s.ready); err == nil {
 			response.Body.Close()
 			if response.StatusCode == http.StatusOK {
 				return
