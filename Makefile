@@ -23,8 +23,9 @@ BIN     := bin
 # What `make image` makes: its name, and for which machines; both: make image ARCHS='amd64 arm64'.
 IMAGE   := ghcr.io/orb8/orb8
 ARCHS   := $(shell go env GOARCH)
-# More flags for `go test`, e.g. TESTFLAGS=-race.
+# More flags for `go test`, e.g. TESTFLAGS=-v, and for what is to be watched for races, RACE=-race.
 TESTFLAGS ?=
+RACE      ?=
 
 # What `make generate` writes.
 GENERATED := '*.pb.go' '*.connect.go' '*_bpfel.go' '*_bpfel.o' '*/documentation.md' '*generated_*' '*/internal/metadata/*'
@@ -69,14 +70,21 @@ image-%: distribution/build/main.go
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./distribution/image -name $(IMAGE) -arch $* -programs bin/linux-$* \
 		-version $(VERSION) -revision "$$(git describe --always --dirty --abbrev=40 --exclude='*')" -output bin/orb8-$*.tar
 
+# Packages whose tests watch the host, or measure it: one at a time, or they would count each other's packets.
+WATCHING := $$(go list ./testbed/... | grep -Ev '/testbed/(kernels|backends|cluster|deploy|e2e|gateway|web)')
+# Those that start programs and a cluster of their own go beside them: most of their time is waiting.
+STARTING := ./testbed/backends/... ./testbed/cluster/... ./testbed/deploy ./testbed/e2e ./testbed/gateway ./testbed/web
+
 .PHONY: test
-# The packages whose tests watch the whole host come last and one at a time, or they would count each other's packets.
-# Other kernels have a machine of their own, and one CPU's work: they go beside the first.
+# Other kernels have a machine of their own, and one CPU's work: they go beside the first. The test bed's own code is not what RACE is for.
 test: build ## run every test; as root, so that those that load BPF programs are not skipped
 	failed=; go test -count=1 -timeout=40m $(TESTFLAGS) ./testbed/kernels/... & kernels=$$!; \
-	go test $(TESTFLAGS) $$(go list ./... | grep -Ev '/(receiver|testbed)/?') || failed=1; \
+	go test $(TESTFLAGS) $(RACE) $$(go list ./... | grep -Ev '/(receiver|testbed)/?') || failed=1; \
 	wait $$kernels || failed=1; test -z "$$failed"
-	go test -p=1 -count=1 -timeout=20m $(TESTFLAGS) ./receiver/... $$(go list ./testbed/... | grep -v /kernels)
+	failed=; go test -p=1 -count=1 -timeout=20m $(TESTFLAGS) $(STARTING) & starting=$$!; \
+	go test -p=1 -count=1 -timeout=20m $(TESTFLAGS) $(RACE) ./receiver/... || failed=1; \
+	go test -p=1 -count=1 -timeout=20m $(TESTFLAGS) $(WATCHING) || failed=1; \
+	wait $$starting || failed=1; test -z "$$failed"
 
 .PHONY: test-kernels
 test-kernels: ## run the receiver's tests on Debian's Linux 6.1 too, in QEMU

@@ -31,6 +31,7 @@ service:
   pipelines:
     logs: {receivers: [otlp], processors: [memory_limiter], exporters: [orb8_store, flow_metrics, forward]}
     metrics: {receivers: [flow_metrics], processors: [memory_limiter]}
+    metrics/gpu: {receivers: [otlp], processors: [memory_limiter]}
 `
 
 // startAgent starts an agent with the shipped queue and exporter.
