@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/internal/collector"
 )
 
@@ -60,7 +61,7 @@ func TestQueryAPIBehindAToken(t *testing.T) {
 	for path, text := range map[string]string{config: guarded, token: "let-me-in\n", wrong: "guess\n"} {
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	}
-	users := collector.FreePorts(t, 1)[0]
+	users := testutil.FreeAddresses(t, net.Listen, 1)[0]
 	c := collector.Launch(t, collector.Options{Config: config, Env: []string{"CERT=" + cert, "KEY=" + key, "USERS_ENDPOINT=" + users}})
 	cli := func(args ...string) (string, error) {
 		out, err := exec.Command(collector.Binary(t, "orb8"), append([]string{"status", "--server", c.Query}, args...)...).CombinedOutput()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/backends"
 	"github.com/orb8/orb8/testbed/internal/collector"
 )
@@ -178,7 +180,7 @@ func TestDashboards(t *testing.T) {
 	require.Greater(t, len(documented.Metrics), 25)
 	d := readDashboard(t, "gpu.json")
 
-	ports := collector.FreePorts(t, 1)
+	ports := testutil.FreeAddresses(t, net.Listen, 1)
 	c := collector.Start(t, collector.Options{Overlay: exportedGPUs, Env: []string{"ORB8_OTLP_HTTP_ENDPOINT=" + ports[0]}})
 	(&gpuNode{t: t, metrics: documented.sample(t, 1)}).send(ports[0])
 	exported := scraped(t, c, "gpu_allocation_ratio")

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/internal/collector"
 )
 
@@ -193,7 +195,7 @@ func queryGPU(t *testing.T, c *collector.Collector, request string) gpuReply {
 
 // What agents tell of GPUs by OTLP is answered by the gateway as it is shipped: to the API, and to `orb8 gpu`.
 func TestGPUsThroughTheGateway(t *testing.T) {
-	ports := collector.FreePorts(t, 4)
+	ports := testutil.FreeAddresses(t, net.Listen, 4)
 	c := collector.Launch(t, collector.Options{
 		Config: collector.Gateway(), Overlay: withoutKubernetes,
 		Env: []string{"ORB8_OTLP_GRPC_ENDPOINT=" + ports[0], "ORB8_OTLP_HTTP_ENDPOINT=" + ports[1], "ORB8_HEALTH_ENDPOINT=" + ports[2]},

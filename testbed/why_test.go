@@ -5,6 +5,7 @@ package testbed
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"golang.org/x/sys/unix"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/internal/collector"
 	"github.com/orb8/orb8/testbed/internal/lab"
 	"github.com/orb8/orb8/testbed/internal/workload"
@@ -100,7 +102,7 @@ const (
 // Containers whose GPUs idle for reasons that the test makes, each of which is to be found in what the kernel was seen to do: traffic, calls and
 // their times are real, and only the GPUs are made up.
 func TestWhyNamesTheCause(t *testing.T) {
-	ports := collector.FreePorts(t, 1)
+	ports := testutil.FreeAddresses(t, net.Listen, 1)
 	c := collector.Start(t, collector.Options{
 		Overlay: pushedGPUs, Env: []string{"ORB8_OTLP_HTTP_ENDPOINT=" + ports[0]},
 		Set: map[string]string{

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/orb8/orb8/internal/flow"
 	"github.com/orb8/orb8/internal/syscalls"
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/internal/collector"
 )
 
@@ -95,7 +97,7 @@ func (r *reports) send(endpoint string) {
 // A gateway that has the reports of all nodes answers for a pod by its name: what the pod did counts, and not what its neighbour on the same card or
 // its peer on another node did.
 func TestWhyOfAPodThroughTheGateway(t *testing.T) {
-	ports := collector.FreePorts(t, 4)
+	ports := testutil.FreeAddresses(t, net.Listen, 4)
 	c := collector.Launch(t, collector.Options{
 		Config: collector.Gateway(), Overlay: withoutKubernetes,
 		Env: []string{"ORB8_OTLP_GRPC_ENDPOINT=" + ports[0], "ORB8_OTLP_HTTP_ENDPOINT=" + ports[1], "ORB8_HEALTH_ENDPOINT=" + ports[2]},

@@ -19,12 +19,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/orb8/orb8/internal/testutil"
 )
 
 // VictoriaLogs starts one that keeps its data itself.
 func VictoriaLogs(t testing.TB) *Server {
 	t.Helper()
-	at := address(t)
+	at := testutil.FreeAddress(t)
 	return start(t, victoriaLogs, at, "/health", "-httpListenAddr="+at, "-storageDataPath="+t.TempDir())
 }
 
@@ -43,7 +45,7 @@ func VictoriaLogsCluster(t testing.TB) *Cluster {
 	var c Cluster
 	nodes := "-storageNode="
 	for i := range c.Storage {
-		at := address(t)
+		at := testutil.FreeAddress(t)
 		c.Storage[i] = start(t, victoriaLogs, at, "/health", "-httpListenAddr="+at, "-storageDataPath="+t.TempDir())
 		if i > 0 {
 			nodes += ","
@@ -51,7 +53,7 @@ func VictoriaLogsCluster(t testing.TB) *Cluster {
 		nodes += at
 	}
 	front := func(args ...string) *Server {
-		at := address(t)
+		at := testutil.FreeAddress(t)
 		return start(t, victoriaLogs, at, "/health", append(args, "-httpListenAddr="+at, nodes)...)
 	}
 	for i := range c.Gateways {
@@ -202,7 +204,7 @@ func Loki(t testing.TB) *Server {
 // startLoki starts Loki with further settings of its server.
 func startLoki(t testing.TB, client *http.Client, scheme, settings string) *Server {
 	t.Helper()
-	at, rpc, dir := address(t), address(t), t.TempDir()
+	at, rpc, dir := testutil.FreeAddress(t), testutil.FreeAddress(t), t.TempDir()
 	host, port, err := net.SplitHostPort(at)
 	require.NoError(t, err)
 	_, rpcPort, err := net.SplitHostPort(rpc)
@@ -215,7 +217,7 @@ func startLoki(t testing.TB, client *http.Client, scheme, settings string) *Serv
 // Prometheus starts one that takes OTLP, and scrapes an address.
 func Prometheus(t testing.TB, scrape string) *Server {
 	t.Helper()
-	at, dir := address(t), t.TempDir()
+	at, dir := testutil.FreeAddress(t), t.TempDir()
 	config := filepath.Join(dir, "prometheus.yaml")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "scrape_configs: [{job_name: scraped, scrape_interval: 1s, static_configs: [{targets: [%q]}]}]\n", scrape), 0o600))
 	return start(t, prometheus, at, "/-/ready", "--config.file="+config, "--storage.tsdb.path="+dir, "--web.listen-address="+at, "--web.enable-otlp-receiver")

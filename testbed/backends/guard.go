@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/orb8/orb8/internal/testutil"
 )
 
 // Guarded is a server that speaks TLS alone, and asks who is there.
@@ -34,7 +36,7 @@ type Guarded struct {
 // GuardedVictoriaLogs starts one that asks for a password.
 func GuardedVictoriaLogs(t testing.TB) *Guarded {
 	t.Helper()
-	a, at := newAuthority(t), address(t)
+	a, at := newAuthority(t), testutil.FreeAddress(t)
 	cert, key := a.issue(t, "server")
 	g := &Guarded{CAFile: a.file, User: "orb8", Password: "of victorialogs"}
 	g.Server = startAt(t, victoriaLogs, a.client(t), "https://"+at, "/health", "-httpListenAddr="+at, "-storageDataPath="+t.TempDir(),

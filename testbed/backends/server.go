@@ -5,7 +5,6 @@ package backends
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -137,15 +136,6 @@ func (s *Server) end(signal os.Signal) {
 		_ = s.cmd.Process.Kill()
 		<-s.exited
 	}
-}
-
-// address returns an address of the loopback interface that nobody listens on.
-func address(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // logBuffer keeps the end of a process's output.

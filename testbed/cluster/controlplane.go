@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -65,34 +66,19 @@ func StartControlPlane(t testing.TB, o ControlPlaneOptions) *ControlPlane {
 	}
 	err = c.missing(programs...)
 	testutil.Require(t, "k8s", err == nil, fmt.Sprint(err))
-	ports, err := freePorts(3)
-	require.NoError(t, err)
-	dir := t.TempDir()
+	addresses, dir := testutil.FreeAddresses(t, net.Listen, 3), t.TempDir()
 	p := &ControlPlane{
 		dir: dir, cache: c, pki: pki(filepath.Join(dir, "pki")), daemons: daemons(filepath.Join(dir, "daemons")), options: o,
-		etcd: ports[0], etcdPeer: ports[1], server: ports[2],
+		etcd: addresses[0], etcdPeer: addresses[1], server: addresses[2],
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(p.daemons.logTail("kube-apiserver"))
+			t.Log(p.daemons.logTail("etcd") + "\n" + p.daemons.logTail("kube-apiserver"))
 		}
 		require.NoError(t, p.stop())
 	})
 	require.NoError(t, p.start(t.Context()))
 	return p
-}
-
-// freePorts returns addresses of loopback that nobody listens on.
-func freePorts(n int) (addresses []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // after the last is found, so that they differ
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses, nil
 }
 
 // Kubeconfig returns the path of the administrator's kubeconfig file.
@@ -182,18 +168,42 @@ func (p *ControlPlane) stop() error {
 	return errors.Join(errs...)
 }
 
+// startEtcd starts etcd and waits until it is ready: the API server waits 20 seconds for it, and ends.
 func (p *ControlPlane) startEtcd(ctx context.Context) error {
 	root, err := p.cache.debianRoot()
 	if err != nil {
 		return err
 	}
 	client, peer := "http://"+p.etcd, "http://"+p.etcdPeer
-	return p.startDaemon(ctx, "etcd", filepath.Join(root, "usr/bin/etcd"),
+	err = p.startDaemon(ctx, "etcd", filepath.Join(root, "usr/bin/etcd"),
 		"--data-dir="+filepath.Join(p.dir, "etcd"),
 		"--listen-client-urls="+client, "--advertise-client-urls="+client,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer,
 		// Nothing must outlive a power failure, and 50,000 pods take more than the default of 2 GiB.
 		"--unsafe-no-fsync", "--quota-backend-bytes="+strconv.Itoa(8<<30), "--log-level=warn")
+	if err != nil {
+		return err
+	}
+	var transport http.Transport
+	if p.node != nil {
+		transport.DialContext = p.node.dial
+	}
+	defer transport.CloseIdleConnections()
+	return p.await(ctx, "etcd", func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, client+"/health", nil)
+		if err != nil {
+			return err
+		}
+		response, err := transport.RoundTrip(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", request.URL, response.Status)
+		}
+		return nil
+	})
 }
 
 // StartAPIServer starts the API server and waits until it is ready.

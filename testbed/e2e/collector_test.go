@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/cluster"
 	"github.com/orb8/orb8/testbed/internal/collector"
 )
@@ -55,7 +55,7 @@ type orb8 struct {
 // startOrb8 returns when the agent counts.
 func startOrb8(t *testing.T, c *cluster.Cluster) *orb8 {
 	t.Helper()
-	ports := freePorts(t, c, 5)
+	ports := testutil.FreeAddresses(t, c.Listen, 5)
 	o := &orb8{c: c, sink: newSink(t, c), query: ports[2]}
 	o.gateway = startCollector(t, c, "gateway", fmt.Sprintf(gatewayOverlay, o.sink.address),
 		"ORB8_OTLP_GRPC_ENDPOINT="+ports[0], "ORB8_OTLP_HTTP_ENDPOINT="+ports[1],
@@ -76,18 +76,6 @@ func (o *orb8) rows(t *testing.T) (rows []collector.Flow) {
 	require.NoError(t, cmd.Run(), "%s", &stderr)
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &rows))
 	return rows
-}
-
-// freePorts returns addresses of the node's loopback that nobody listens on.
-func freePorts(t *testing.T, c *cluster.Cluster, n int) (addresses []string) {
-	t.Helper()
-	for range n {
-		l, err := c.Listen("tcp4", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer func(l net.Listener) { _ = l.Close() }(l) // after the last is found, so that they differ
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
 }
 
 // process is an orb8-collector on the node.

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	plugin "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/internal/testutil/fakekubelet"
 	"github.com/orb8/orb8/testbed/cluster"
 	"github.com/orb8/orb8/testbed/internal/collector"
@@ -138,7 +139,7 @@ func TestGPUsOfAKubelet(t *testing.T) {
 	go func() { _ = exporter.Serve(l) }()
 	t.Cleanup(func() { assert.NoError(t, exporter.Close()) })
 
-	ports := freePorts(t, c, 4)
+	ports := testutil.FreeAddresses(t, c.Listen, 4)
 	startCollector(t, c, "agent", strings.ReplaceAll(gpuOverlay, "@", l.Addr().String()), "NODE_NAME="+cluster.NodeName, "ORB8_STATE_DIR="+t.TempDir(),
 		"ORB8_GATEWAY_ENDPOINT="+ports[0], "ORB8_QUERY_ENDPOINT="+ports[1], "ORB8_PROMETHEUS_ENDPOINT="+ports[2], "ORB8_HEALTH_ENDPOINT="+ports[3])
 	type gpuRow struct {

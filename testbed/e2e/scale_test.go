@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/cluster"
 	"github.com/orb8/orb8/testbed/internal/collector"
 	"github.com/orb8/orb8/testbed/internal/usage"
@@ -121,7 +122,7 @@ func newScale(t *testing.T) *scale {
 		require.NoError(t, err)
 		require.NoError(t, c.Apply(t.Context(), string(rules)))
 	}
-	return &scale{c: c, client: client, sink: newSink(t, c), audit: audit, ports: freePorts(t, c, 5)}
+	return &scale{c: c, client: client, sink: newSink(t, c), audit: audit, ports: testutil.FreeAddresses(t, c.Listen, 5)}
 }
 
 // kubeconfig returns a file with the credentials of an account.

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/backends"
 	"github.com/orb8/orb8/testbed/internal/collector"
 )
@@ -127,7 +128,7 @@ func TestExports(t *testing.T) {
 func TestPrometheus(t *testing.T) {
 	const nodes, connections = 5, 20
 	otlp, env := ports(t)
-	scraped := freeAddress(t)
+	scraped := testutil.FreeAddress(t)
 	server := backends.Prometheus(t, scraped)
 	g := launch(t, uncomment(t, "gateway", "prometheus"), gatewayOverlay+"connectors: {flow_metrics: {interval: 1s}}\n", otlp,
 		append(env, "KUBECONFIG="+serveNames(t, nodes), "ORB8_PROMETHEUS_URL="+server.URL, "ORB8_PROMETHEUS_ENDPOINT="+scraped)...)
@@ -175,7 +176,7 @@ type sink struct{ otlp, file string }
 
 func startSink(t testing.TB) *sink {
 	t.Helper()
-	s := &sink{otlp: freeAddress(t), file: filepath.Join(t.TempDir(), "received")}
+	s := &sink{otlp: testutil.FreeAddress(t), file: filepath.Join(t.TempDir(), "received")}
 	config := filepath.Join(t.TempDir(), "sink.yaml")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
 receivers: {otlp: {protocols: {grpc: {endpoint: "%s"}}}}

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/stretchr/testify/require"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/internal/collector"
 )
 
@@ -36,8 +36,8 @@ type process struct {
 // ports are environment variables that give a collector addresses of its own, apart from those that collector.Launch sees to.
 func ports(t testing.TB) (otlp string, env []string) {
 	t.Helper()
-	otlp = freeAddress(t)
-	return otlp, []string{"ORB8_OTLP_GRPC_ENDPOINT=" + otlp, "ORB8_OTLP_HTTP_ENDPOINT=" + freeAddress(t), "ORB8_HEALTH_ENDPOINT=" + freeAddress(t)}
+	otlp = testutil.FreeAddress(t)
+	return otlp, []string{"ORB8_OTLP_GRPC_ENDPOINT=" + otlp, "ORB8_OTLP_HTTP_ENDPOINT=" + testutil.FreeAddress(t), "ORB8_HEALTH_ENDPOINT=" + testutil.FreeAddress(t)}
 }
 
 // launch starts a collector, and returns when it answers. More of the environment comes last, and counts.
@@ -57,14 +57,6 @@ func launch(t testing.TB, config, overlay, otlp string, env ...string) *process 
 		return err == nil
 	}, func() any { return c.Log() })
 	return p
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // scrape reads all metrics as Prometheus does, and returns how long that took, how many series there were and how large they are.

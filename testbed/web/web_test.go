@@ -63,7 +63,7 @@ func gateway(t *testing.T, records *batch) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
 	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
-	otlp := freeAddress(t)
+	otlp := testutil.FreeAddress(t)
 	c := collector.Launch(t, collector.Options{Config: file, Env: []string{"ORB8_OTLP_HTTP_ENDPOINT=" + otlp}})
 	page := "http://" + c.Query + "/"
 	// The collector starts its receivers after its extensions.
@@ -96,14 +96,6 @@ func post(t *testing.T, url string, data []byte) {
 	answer, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, resp.StatusCode, "%s", answer)
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // browse runs a scenario of web/test/browse.mjs, which ends with 0 if all of it held and the browser found no errors.

@@ -5,7 +5,6 @@ package collector
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/orb8/orb8/internal/testutil"
 	"github.com/orb8/orb8/testbed/internal/lab"
 )
 
@@ -79,16 +79,6 @@ func Gateway() string {
 	return filepath.Join(filepath.Dir(Standalone()), "gateway.yaml")
 }
 
-// FreePorts returns addresses of 127.0.0.1 that nobody listens on.
-func FreePorts(t testing.TB, n int) []string {
-	t.Helper()
-	var addresses []string
-	for _, port := range freePorts(t, nil, n) {
-		addresses = append(addresses, local(port))
-	}
-	return addresses
-}
-
 // Start starts a collector and waits until its query API answers and its programs are attached: a node has reported. The
 // test's end stops it, and fails if it does not stop cleanly.
 func Start(t testing.TB, o Options) *Collector {
@@ -107,8 +97,14 @@ func Start(t testing.TB, o Options) *Collector {
 func Launch(t testing.TB, o Options) *Collector {
 	t.Helper()
 	c := &Collector{t: t, node: o.Node, log: &logBuffer{}, exited: make(chan struct{})}
-	ports := freePorts(t, o.Node, 3)
-	c.Query, c.Prometheus, c.Telemetry = local(ports[0]), local(ports[1]), local(ports[2])
+	addresses := testutil.FreeAddresses(t, func(network, address string) (l net.Listener, err error) {
+		err = in(o.Node, func() error {
+			l, err = net.Listen(network, address)
+			return err
+		})
+		return l, err
+	}, 3)
+	c.Query, c.Prometheus, c.Telemetry = addresses[0], addresses[1], addresses[2]
 	if o.Config == "" {
 		o.Config = Standalone()
 	}
@@ -123,7 +119,7 @@ func Launch(t testing.TB, o Options) *Collector {
 	}
 	c.cmd = exec.Command(args[0], args[1:]...)
 	c.cmd.Env = append(os.Environ(),
-		"ORB8_QUERY_ENDPOINT="+c.Query, "ORB8_PROMETHEUS_ENDPOINT="+c.Prometheus, fmt.Sprintf("ORB8_TELEMETRY_PORT=%d", ports[2]),
+		"ORB8_QUERY_ENDPOINT="+c.Query, "ORB8_PROMETHEUS_ENDPOINT="+c.Prometheus, "ORB8_TELEMETRY_PORT="+addresses[2][strings.LastIndex(addresses[2], ":")+1:],
 		"ORB8_STATE_DIR="+t.TempDir())
 	c.cmd.Env = append(c.cmd.Env, o.Env...)
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
@@ -198,26 +194,6 @@ func (c *Collector) awaitAnswer() {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
-
-// freePorts returns TCP ports of 127.0.0.1 that nobody listens on.
-func freePorts(t testing.TB, node *lab.Node, n int) []int {
-	t.Helper()
-	var ports []int
-	require.NoError(t, in(node, func() error {
-		for range n {
-			l, err := net.Listen("tcp4", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			defer l.Close() // after the last is found, so that they differ
-			ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		}
-		return nil
-	}))
-	return ports
-}
-
-func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 func in(node *lab.Node, f func() error) error {
 	if node == nil {
