@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -132,18 +133,46 @@ type Flusher struct {
 	// Flush is a server's, or a cluster's.
 	Flush func(context.Context) error
 
-	// told are the tenants that wrote since they asked.
-	told sync.Map
+	// tenants are those that wrote: *shown by the value of tenantHeader.
+	tenants sync.Map
+}
+
+// shown tells what a tenant may see.
+type shown struct {
+	// writes are how many there were.
+	writes atomic.Uint64
+
+	mu sync.Mutex
+	// visible is how many of them can be seen.
+	visible uint64
 }
 
 const tenantHeader = "AccountID"
 
-// show returns when all is visible that the tenant wrote before.
+// wrote notes that a tenant wrote something.
+func (f *Flusher) wrote(tenant string) {
+	of, _ := f.tenants.LoadOrStore(tenant, &shown{})
+	of.(*shown).writes.Add(1)
+}
+
+// show returns when all is visible that the tenant wrote before, to each of those who ask at once.
 func (f *Flusher) show(ctx context.Context, tenant string) error {
-	if _, wrote := f.told.LoadAndDelete(tenant); !wrote {
+	value, found := f.tenants.Load(tenant)
+	if !found {
 		return nil
 	}
-	return f.Flush(ctx)
+	of := value.(*shown)
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	writes := of.writes.Load()
+	if of.visible == writes {
+		return nil
+	}
+	if err := f.Flush(ctx); err != nil {
+		return err
+	}
+	of.visible = writes
+	return nil
 }
 
 // Prompt returns the address of a proxy before the server that shows at once what was written through it, or through another proxy
@@ -155,7 +184,7 @@ func (s *Server) Prompt(f *Flusher) string {
 	forward := httputil.NewSingleHostReverseProxy(target)
 	forward.ModifyResponse = func(r *http.Response) error { // before the writer knows
 		if strings.HasPrefix(r.Request.URL.Path, "/insert/") {
-			f.told.Store(r.Request.Header.Get(tenantHeader), nil)
+			f.wrote(r.Request.Header.Get(tenantHeader))
 		}
 		return nil
 	}

@@ -70,6 +70,7 @@ func TestOnACluster(t *testing.T) {
 		test func(*testing.T, *cluster.Cluster)
 	}{
 		{"trace without agents", testTrace}, {"base", testBase}, {"gateway away", testGatewayAway}, {"tls", testTLS}, {"minimal", testMinimal},
+		{"gpu", testGPU}, {"persistent", testPersistent},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Cleanup(func() {
@@ -179,6 +180,57 @@ func testMinimal(t *testing.T, c *cluster.Cluster) {
 	deploy(t, c, "overlays/minimal")
 	awaitWorkload(t, c, agent, time.Now())
 	assert.Equal(t, "daemonset.apps/orb8-agent\n", kubectlIn(t, c, "get", "daemonset,deployment", "-o", "name"))
+}
+
+// A node without GPUs is watched all the same, and each source says once what it lacks there.
+func testGPU(t *testing.T, c *cluster.Cluster) {
+	deploy(t, c, "overlays/gpu")
+	awaitWorkload(t, c, agent, time.Now())
+	awaitWorkload(t, c, gateway, time.Now())
+	const absent = "GPUs are not watched by a source that this host does not have"
+	var log string
+	collector.Await(t, "what each source lacks", func() bool {
+		log = kubectlIn(t, c, "logs", agent)
+		return strings.Count(log, absent) >= 4
+	}, func() any { return log })
+	for _, source := range []string{"nvml", "dcgm", "cuda", "pod_resources"} {
+		var said []string
+		for line := range strings.Lines(log) {
+			if strings.Contains(line, absent) && strings.Contains(line, `"source": "`+source+`"`) {
+				said = append(said, line)
+			}
+		}
+		assert.Len(t, said, 1, source)
+	}
+}
+
+// What a gateway has stored is there for the next one that has its volume.
+func testPersistent(t *testing.T, c *cluster.Cluster) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o777)) // a volume of this kind is nobody's
+	require.NoError(t, c.Apply(t.Context(), fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: orb8-gateway}
+spec:
+  capacity: {storage: 20Gi}
+  accessModes: [ReadWriteOnce]
+  claimRef: {namespace: %s, name: orb8-gateway}
+  hostPath: {path: %s, type: Directory}
+`, namespace, dir)))
+	deploy(t, c, "overlays/persistent")
+	awaitWorkload(t, c, gateway, time.Time{})
+	before := flows(t, c, gateway)
+	kubectlIn(t, c, "delete", "pod", podOf(t, c, "gateway"))
+	kubectlIn(t, c, "rollout", "status", gateway, "--timeout=120s")
+	awaitWorkload(t, c, gateway, time.Now())
+	after := flows(t, c, gateway)
+	for _, f := range before {
+		assert.True(t, slices.ContainsFunc(after, func(g collector.Flow) bool { return g.ConnectionID == f.ConnectionID && g.Time.Equal(f.Time) }), "%v", f)
+	}
+	// The volume goes with the test.
+	kubectlIn(t, c, "delete", gateway, "--wait")
+	kubectlIn(t, c, "wait", "pod", "--for=delete", "-l", "app.kubernetes.io/component=gateway", "--timeout=60s")
 }
 
 // deploy applies a variant, and waits until all of it is ready.
