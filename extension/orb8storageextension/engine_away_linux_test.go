@@ -74,11 +74,9 @@ func TestEnginesThatAreAway(t *testing.T) {
 			matched(t, e, 2)
 
 			server.Freeze()
-			began := time.Now()
 			err = e.WriteFlows(t.Context(), records[2:])
-			require.ErrorContains(t, err, "Client.Timeout exceeded")
+			require.ErrorIs(t, err, context.DeadlineExceeded, "the configured timeout: the test's context has none")
 			assert.False(t, consumererror.IsPermanent(err))
-			assert.Less(t, time.Since(began), 10*time.Second)
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			_, err = e.QueryFlows(ctx, storage.FlowQuery{})

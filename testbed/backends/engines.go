@@ -3,6 +3,7 @@
 package backends
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -195,6 +196,13 @@ func (s *Server) Prompt(f *Flusher) string {
 				return
 			}
 		}
+		// Whole, or the proxy breaks off an answer that comes before it has seen the request's end.
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		forward.ServeHTTP(w, r)
 	}))
 	s.t.Cleanup(proxy.Close)
