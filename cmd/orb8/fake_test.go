@@ -257,6 +257,19 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 					Calls: 12_345_678, Lost: &orb8v1.Loss{}, Cgroups: 34, RingBufferBytes: 512 << 10, RingBufferUtilization: 0.07,
 					Interval: durationpb.New(5 * time.Second), Thinning: 1, Latency: true,
 				},
+				Gpu: &orb8v1.GpuStatus{
+					Interval: durationpb.New(10 * time.Second), Scrapes: 27_000, FailedScrapes: 3, ScrapeTime: durationpb.New(12_300_000),
+					Models: []*orb8v1.GpuModel{{Model: "NVIDIA H100 80GB HBM3", Gpus: 8}, {Gpus: 1}}, MigInstances: 7, LostEvents: 2,
+					Sources: []*orb8v1.GpuSource{
+						{Name: "nvml", State: "partial", Reason: "GPU 3 is lost", ScrapeTime: durationpb.New(5_000_000)},
+						{Name: "dcgm", State: "failed", Reason: "http://127.0.0.1:9400/metrics: 500 Internal Server Error"},
+						{Name: "pod_resources", State: "up", ScrapeTime: durationpb.New(2_100_000)},
+						{Name: "cuda", State: "off", Reason: "the configuration says so"},
+					},
+					Conflicts: []*orb8v1.GpuConflict{{
+						Device: "GPU-0", Kind: "owner", About: "processes", First: "ml/train-0/main", Other: "cgroup 42", Since: ago(3 * time.Minute),
+					}},
+				},
 			},
 			{
 				Node: "worker-2", Version: "v0.0.9", Kernel: "5.15.0-91-generic", Started: ago(2 * time.Hour),
@@ -277,6 +290,10 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 				Syscalls: &orb8v1.SyscallStatus{
 					Calls: 1 << 53, Lost: &orb8v1.Loss{Calls: 1, Events: 2345}, Cgroups: 1, RingBufferBytes: 512 << 10, RingBufferUtilization: 0.99,
 					Interval: durationpb.New(time.Second), Thinning: 16, Unavailable: map[string]string{"latency": "raw_tp sys_exit: not permitted"},
+				},
+				Gpu: &orb8v1.GpuStatus{
+					Interval: durationpb.New(10 * time.Second), Scrapes: 1, ScrapeTime: durationpb.New(300_000),
+					Sources: []*orb8v1.GpuSource{{Name: "nvml", State: "absent", Reason: "cannot find libnvidia-ml.so.1"}},
 				},
 			},
 		},

@@ -207,6 +207,12 @@ func (a *app) reportNoGPU(ctx context.Context, req *orb8v1.QueryGpuRequest) erro
 		a.notice("no GPU has reported in this range, but some have in another: ask with --since 1h, or further back")
 		return nil
 	}
-	a.notice("no GPU has reported: send the metrics of GPUs to this collector, as docs/cli.md says under \"GPUs\"")
+	status, err := call(ctx, a, orb8v1connect.OrbitServiceClient.GetStatus, &orb8v1.GetStatusRequest{})
+	if err != nil {
+		return err
+	}
+	for _, line := range noGPULines(status.GetNodes()) {
+		a.notice("%s", line)
+	}
 	return nil
 }

@@ -24,6 +24,11 @@ type fakeGPUs struct {
 
 	gpu      func(*orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse
 	askedGPU []*orb8v1.QueryGpuRequest
+	nodes    []*orb8v1.NodeStatus
+}
+
+func (f *fakeGPUs) GetStatus(context.Context, *connect.Request[orb8v1.GetStatusRequest]) (*connect.Response[orb8v1.GetStatusResponse], error) {
+	return connect.NewResponse(&orb8v1.GetStatusResponse{Nodes: f.nodes}), nil
 }
 
 func (f *fakeGPUs) QueryGpu(_ context.Context, req *connect.Request[orb8v1.QueryGpuRequest]) (*connect.Response[orb8v1.QueryGpuResponse], error) {
@@ -222,7 +227,7 @@ func TestGPUSaysWhyThereIsNothing(t *testing.T) {
 		ever []*orb8v1.GpuSeries
 		want string
 	}{
-		"never":    {nil, nil, `no GPU has reported: send the metrics of GPUs to this collector, as docs/cli.md says under "GPUs"`},
+		"never":    {nil, nil, "no GPU has reported, and no gpu receiver either: put it into a metrics and a logs pipeline"},
 		"not now":  {nil, cannedGPUs()[:1], "no GPU has reported in this range, but some have in another: ask with --since 1h, or further back"},
 		"not this": {[]string{"--pod", "x"}, cannedGPUs()[:1], "no GPU matches"},
 	} {
@@ -241,6 +246,34 @@ func TestGPUSaysWhyThereIsNothing(t *testing.T) {
 	}
 	collector := &fakeGPUs{gpu: gpuReply(nil)}
 	assert.Equal(t, "[]\n", orb8(t, collector.serve(t), "gpu", "-o", "json").stdout)
+}
+
+func TestNoGPUIsExplainedByTheSourcesOfTheNodes(t *testing.T) {
+	node := func(name string, s *orb8v1.GpuStatus) *orb8v1.NodeStatus {
+		return &orb8v1.NodeStatus{Node: name, Gpu: s}
+	}
+	none := &orb8v1.GpuStatus{Sources: []*orb8v1.GpuSource{
+		{Name: "nvml", State: "absent", Reason: "cannot find libnvidia-ml.so.1"}, {Name: "pod_resources", State: "up"},
+	}}
+	for name, tt := range map[string]struct {
+		nodes []*orb8v1.NodeStatus
+		want  string
+	}{
+		"a node without": {[]*orb8v1.NodeStatus{node("gateway", nil), node("worker-1", none)}, `orb8: no GPU has reported; what the nodes' gpu receivers say of their sources:
+orb8: worker-1: nvml absent: cannot find libnvidia-ml.so.1
+orb8: worker-1: pod_resources up
+`},
+		"many": {[]*orb8v1.NodeStatus{node("a", none), node("b", none), node("c", none), node("d", none), node("e", none)}, "orb8: c: pod_resources up\norb8: 2 more nodes: see orb8 status\n"},
+		"no metrics": {[]*orb8v1.NodeStatus{node("a", &orb8v1.GpuStatus{Models: []*orb8v1.GpuModel{{Gpus: 8}}})},
+			"orb8: no GPU has reported, but 1 node with a gpu receiver said that there are some: lead its metrics to orb8_store, as the pipeline metrics/gpu of distribution/config does\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := orb8(t, (&fakeGPUs{gpu: gpuReply(nil), nodes: tt.nodes}).serve(t), "gpu")
+			assert.Zero(t, got.code)
+			assert.Empty(t, got.stdout)
+			assert.True(t, strings.HasSuffix(got.stderr, tt.want), got.stderr)
+		})
+	}
 }
 
 func TestGPUSaysWhatIsMissing(t *testing.T) {

@@ -22,8 +22,9 @@ func newStatusCommand(a *app) *cobra.Command {
 		Use:   "status",
 		Short: "Show the state of every node, what it lost, and the store",
 		Long: `Shows every node that has reported to the collector: since when it runs, where it is attached, which
-packets and system calls it has counted since then and what it lost; and how full the store is. With -o
-wide, jsonl and csv a node is a line.`,
+packets and system calls it has counted since then and what it lost; which GPUs it has, and why a source
+of what is known of them is not there; and how full the store is. With -o wide, jsonl and csv a node is a
+line.`,
 		Example: `  orb8 status
 
   # A line a node, those that lost most packets last
@@ -97,6 +98,9 @@ func (p statusPrinter) node(n *orb8v1.NodeStatus) {
 	}
 	if n.GetSyscalls() != nil {
 		p.syscalls(n.GetSyscalls())
+	}
+	if n.GetGpu() != nil {
+		p.gpus(n.GetGpu())
 	}
 }
 

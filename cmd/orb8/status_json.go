@@ -21,6 +21,7 @@ type jsonNode struct {
 	Network  *jsonNetwork `json:"network,omitempty"`
 
 	Syscalls *jsonSyscallStatus `json:"syscalls,omitempty"`
+	GPU      *jsonGPUStatus     `json:"gpu,omitempty"`
 }
 
 type jsonNetwork struct {
@@ -124,6 +125,7 @@ func newJSONNode(n *orb8v1.NodeStatus) jsonNode {
 		Missing:  n.GetMissing(),
 		Network:  newJSONNetwork(n.GetNetwork()),
 		Syscalls: newJSONSyscallStatus(n.GetSyscalls()),
+		GPU:      newJSONGPUStatus(n.GetGpu()),
 	}
 }
 

@@ -77,6 +77,12 @@ func nodeColumns(now time.Time) []column {
 		}},
 		{title: "CALLS/S", right: true, text: calls(func(s *orb8v1.SyscallStatus) string { return rounded(s.GetCallsPerSecond()) })},
 		{title: "LOST-CALLS", right: true, style: loud(lostCalls), text: func(r row) string { return humanCount(lostCalls(r)) }},
+		{title: "GPUS", right: true, text: func(r row) string {
+			if r.node.GetGpu() == nil {
+				return ""
+			}
+			return humanCount(gpuTotal(r.node.GetGpu()))
+		}},
 		{title: "AGENT", text: func(r row) string { return r.node.GetVersion() }},
 		{title: "KERNEL", text: func(r row) string { return r.node.GetKernel() }},
 		{title: "UNAVAILABLE", text: unavailableNames},
@@ -98,6 +104,7 @@ func joined(s string) string { return strings.ReplaceAll(s, " ", "") }
 func unavailableNames(r row) string {
 	names := slices.Concat(
 		slices.Collect(maps.Keys(r.node.GetNetwork().GetUnavailable())), slices.Collect(maps.Keys(r.node.GetSyscalls().GetUnavailable())),
+		unavailableSources(r.node.GetGpu()),
 	)
 	slices.Sort(names)
 	return strings.Join(names, ",")

@@ -14,6 +14,7 @@ import (
 	"github.com/orb8/orb8/exporter/orb8storeexporter/internal/metadata"
 	"github.com/orb8/orb8/extension/orb8storageextension"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -135,6 +136,11 @@ func (b *batch) add(ctx context.Context, resource pcommon.Resource, record plog.
 		status := syscalls.StatusFrom(resource, record)
 		if err = check(status.Node, syscalls.AttrInterval, status.Interval); err == nil {
 			return b.writer.WriteSyscallStatus(ctx, status)
+		}
+	case gpu.EventNameStatus:
+		status := gpu.StatusFrom(resource, record)
+		if err = check(status.Node, gpu.AttrInterval, status.Interval); err == nil {
+			return b.writer.WriteGPUStatus(ctx, status)
 		}
 	default:
 		b.ignored++

@@ -44,6 +44,7 @@ type fakeStore struct {
 	calls         []syscalls.Event
 	anomalies     []syscalls.Anomaly
 	callsStatuses []syscalls.Status
+	gpuStatuses   []gpu.Status
 
 	samples []gpu.Sample
 
@@ -99,6 +100,11 @@ func (s *fakeStore) WriteGPU(_ context.Context, samples []gpu.Sample) error {
 
 func (s *fakeStore) WriteSyscallStatus(_ context.Context, status syscalls.Status) error {
 	s.callsStatuses = append(s.callsStatuses, status)
+	return s.err
+}
+
+func (s *fakeStore) WriteGPUStatus(_ context.Context, status gpu.Status) error {
+	s.gpuStatuses = append(s.gpuStatuses, status)
 	return s.err
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/orb8/orb8/exporter/orb8storeexporter/internal/metadatatest"
 	"github.com/orb8/orb8/extension/orb8storageextension"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -69,12 +70,14 @@ func TestGoldenPathOfSyscalls(t *testing.T) {
 	defer subscription.Close()
 
 	counted, called, odd, node := counts(2), call(), anomaly(), callsStatus()
+	gpus := gpu.Status{Node: "node-a", Time: node.Time, Started: node.Started, Interval: time.Second, Models: map[string]uint32{"Tesla T4": 1}}
 	logs := plog.NewLogs()
 	add := resource(logs)
 	odd.PutTo(add())
 	counted.PutTo(add(), syscalls.X86_64)
 	called.PutTo(add())
 	node.PutTo(add())
+	gpus.PutTo(add())
 	logs.MarkReadOnly()
 	require.NoError(t, exporter.ConsumeLogs(t.Context(), logs))
 
@@ -97,11 +100,13 @@ func TestGoldenPathOfSyscalls(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, state.Nodes, 1)
 	assert.Equal(t, &node, state.Nodes[0].Syscalls)
+	assert.Equal(t, &gpus, state.Nodes[0].GPU)
 	assert.Nil(t, state.Nodes[0].Network)
 }
 
 func TestMalformedSyscalls(t *testing.T) {
 	c, e, n, s := counts(1), call(), anomaly(), callsStatus()
+	g := gpu.Status{Node: "node-a", Time: time.Now(), Interval: time.Second}
 	for name, tt := range map[string]struct {
 		put func(plog.LogRecord)
 		key string
@@ -110,6 +115,7 @@ func TestMalformedSyscalls(t *testing.T) {
 		"event without a number":     {e.PutTo, syscalls.AttrNumber},
 		"anomaly without a severity": {n.PutTo, syscalls.AttrSeverity},
 		"status without an interval": {s.PutTo, syscalls.AttrInterval},
+		"GPUs without an interval":   {g.PutTo, gpu.AttrInterval},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := &fakeStore{}
@@ -126,6 +132,7 @@ func TestMalformedSyscalls(t *testing.T) {
 			assert.Empty(t, store.calls)
 			assert.Empty(t, store.anomalies)
 			assert.Empty(t, store.callsStatuses)
+			assert.Empty(t, store.gpuStatuses)
 			metadatatest.AssertEqualStoreMalformedRecords(t, telemetry, []metricdata.DataPoint[int64]{{Value: 1}}, metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 			_, err := telemetry.GetMetric("orb8_store_ignored_records")
 			assert.Error(t, err, "it is orb8's")

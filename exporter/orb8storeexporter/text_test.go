@@ -34,7 +34,7 @@ func TestTextOfAnybodyIsUTF8(t *testing.T) {
 		_ = exporter.ConsumeLogs(t.Context(), logs)
 		require.NotZero(t, len(store.flows)+len(store.lookups)+len(store.statuses)+len(store.counts), key)
 		for _, written := range []any{
-			store.flows, store.events, store.lookups, store.statuses, store.counts, store.calls, store.anomalies, store.callsStatuses,
+			store.flows, store.events, store.lookups, store.statuses, store.counts, store.calls, store.anomalies, store.callsStatuses, store.gpuStatuses,
 		} {
 			requireText(t, key, reflect.ValueOf(written))
 		}

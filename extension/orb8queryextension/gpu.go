@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
@@ -106,4 +109,34 @@ func gpuDeviceMessage(d *gpu.Device) *orb8v1.GpuDevice {
 	return &orb8v1.GpuDevice{
 		Id: d.ID, Parent: d.Parent, Index: d.Index, Model: d.Model, PciAddress: d.PCIAddress, MigProfile: d.MIGProfile,
 	}
+}
+
+func gpuStatusMessage(s *gpu.Status) *orb8v1.GpuStatus {
+	if s == nil {
+		return nil
+	}
+	m := &orb8v1.GpuStatus{
+		Interval:      durationpb.New(s.Interval),
+		MigInstances:  s.Instances,
+		Scrapes:       s.Scrapes,
+		FailedScrapes: s.FailedScrapes,
+		ScrapeTime:    durationpb.New(s.ScrapeTime),
+		LostEvents:    s.LostEvents,
+	}
+	for _, model := range slices.Sorted(maps.Keys(s.Models)) {
+		m.Models = append(m.Models, &orb8v1.GpuModel{Model: model, Gpus: s.Models[model]})
+	}
+	for i := range s.Sources {
+		from := &s.Sources[i]
+		m.Sources = append(m.Sources, &orb8v1.GpuSource{
+			Name: from.Name, State: from.State, Reason: from.Reason, ScrapeTime: durationMessage(from.ScrapeTime),
+		})
+	}
+	for i := range s.Conflicts {
+		c := &s.Conflicts[i]
+		m.Conflicts = append(m.Conflicts, &orb8v1.GpuConflict{
+			Device: c.Device, Kind: c.Kind, About: c.About, First: c.First, Other: c.Other, Since: timestamppb.New(c.Since),
+		})
+	}
+	return m
 }

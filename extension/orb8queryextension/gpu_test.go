@@ -129,3 +129,17 @@ func TestAGPUQueryOfABrokenStoreFails(t *testing.T) {
 	_, err := s.QueryGpu(t.Context(), connect.NewRequest(&orb8v1.QueryGpuRequest{}))
 	assert.Equal(t, connect.CodeInternal, connect.CodeOf(err))
 }
+
+func TestGPUStatusMessage(t *testing.T) {
+	got := nodeMessage(&storage.NodeStatus{Node: "node-a", GPU: &gpu.Status{
+		Interval: 10 * time.Second, Models: map[string]uint32{"Tesla T4": 2, "": 1}, Instances: 7,
+		Sources:   []gpu.SourceStatus{{Name: "nvml", State: gpu.SourceUp, ScrapeTime: time.Millisecond}, {Name: "dcgm", State: gpu.SourceFailed, Reason: "why"}},
+		Conflicts: []gpu.Conflict{{Device: "GPU-0", Kind: "owner", About: "container", First: "a", Other: "b", Since: time.Unix(0, 0)}},
+		Scrapes:   9, FailedScrapes: 2, ScrapeTime: time.Second, LostEvents: 3,
+	}})
+	assert.JSONEq(t, `{"interval": "10s", "models": [{"gpus": 1}, {"model": "Tesla T4", "gpus": 2}], "migInstances": 7,
+		"sources": [{"name": "nvml", "state": "up", "scrapeTime": "0.001s"}, {"name": "dcgm", "state": "failed", "reason": "why"}],
+		"conflicts": [{"device": "GPU-0", "kind": "owner", "about": "container", "first": "a", "other": "b", "since": "1970-01-01T00:00:00Z"}],
+		"scrapes": "9", "failedScrapes": "2", "scrapeTime": "1s", "lostEvents": "3"}`, protojson.Format(got.GetGpu()))
+	assert.Nil(t, nodeMessage(&storage.NodeStatus{}).GetGpu())
+}

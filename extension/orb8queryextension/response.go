@@ -137,6 +137,7 @@ func nodeMessage(n *storage.NodeStatus) *orb8v1.NodeStatus {
 		Missing:  n.Missing,
 		Network:  networkMessage(n.Network),
 		Syscalls: syscallStatusMessage(n.Syscalls),
+		Gpu:      gpuStatusMessage(n.GPU),
 	}
 }
 

@@ -28,6 +28,7 @@ type backend interface {
 	WriteGPU(ctx context.Context, samples []gpu.Sample) (fresh bool, err error)
 	WriteStatus(ctx context.Context, status flow.NetworkStatus) error
 	WriteSyscallStatus(ctx context.Context, status syscalls.Status) error
+	WriteGPUStatus(ctx context.Context, status gpu.Status) error
 
 	QueryFlows(ctx context.Context, query storage.FlowQuery) (storage.FlowResult, error)
 	QueryLookups(ctx context.Context, query storage.LookupQuery) (storage.LookupResult, error)

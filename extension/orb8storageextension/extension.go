@@ -208,6 +208,10 @@ func (e *storageExtension) WriteSyscallStatus(ctx context.Context, status syscal
 	return e.backend.WriteSyscallStatus(ctx, status)
 }
 
+func (e *storageExtension) WriteGPUStatus(ctx context.Context, status gpu.Status) error {
+	return e.backend.WriteGPUStatus(ctx, status)
+}
+
 func (e *storageExtension) QueryFlows(ctx context.Context, query storage.FlowQuery) (storage.FlowResult, error) {
 	return e.backend.QueryFlows(ctx, query)
 }

@@ -42,6 +42,8 @@ type Writer interface {
 	WriteGPU(ctx context.Context, samples []gpu.Sample) error
 	// WriteSyscallStatus is to a node's system calls what WriteStatus is to its flows.
 	WriteSyscallStatus(ctx context.Context, status syscalls.Status) error
+	// WriteGPUStatus is to a node's gpu receiver what WriteStatus is to its flows.
+	WriteGPUStatus(ctx context.Context, status gpu.Status) error
 }
 
 // Reader answers questions. Readers never block the writer for longer than it takes to note what is there.
@@ -158,10 +160,11 @@ type NodeStatus struct {
 	LastSeen time.Time
 	// Missing is true when LastSeen is older than three of the node's intervals.
 	Missing bool
-	// Network and Syscalls are the latest reports of the two receivers, of which a node may run only one; nil is none within
+	// Network, Syscalls and GPU are the latest reports of the receivers, of which a node may run only one; nil is none within
 	// the retention.
 	Network  *flow.NetworkStatus
 	Syscalls *syscalls.Status
+	GPU      *gpu.Status
 }
 
 // StoreStatus is the state of the store.

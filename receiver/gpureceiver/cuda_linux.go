@@ -121,7 +121,7 @@ func (s *cudaSource) unseen() error {
 		broken = append(broken, "some functions begin with an instruction that makes a probe cost 10 µs a call, and are not counted; "+
 			"set cuda.single_stepped to sample or count: "+strings.Join(stepped, "; "))
 	}
-	return absence{errors.New(strings.Join(broken, "; "))}
+	return absence{gap{errors.New(strings.Join(broken, "; "))}}
 }
 
 func (s *cudaSource) add(cgroupID uint64, kind cuda.Kind, n *cuda.Count, now time.Time) {

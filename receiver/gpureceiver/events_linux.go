@@ -287,5 +287,6 @@ func (r *gpuReceiver) sendEvents(logs plog.Logs) {
 	r.obs.EndLogsOp(ctx, metadata.Type.String(), n, err)
 	if err != nil {
 		r.telemetry.GpuLostEvents.Add(ctx, int64(n))
+		r.lostEvents.Add(uint64(n))
 	}
 }

@@ -71,6 +71,7 @@ func newNVMLReceiver(t *testing.T, library, gpus string, cgroups processTable) *
 	r.scraped = true
 	r.logs = n.logs
 	require.NoError(t, r.Start(t.Context(), n.host))
+	r.tellStatus = nil // these tests count the events
 	t.Cleanup(func() { require.NoError(t, r.Shutdown(context.Background())) })
 	return n
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -20,6 +21,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/orb8/orb8/internal/gpu"
+	"github.com/orb8/orb8/internal/preflight"
 	"github.com/orb8/orb8/receiver/gpureceiver/internal/metadata"
 )
 
@@ -45,6 +48,9 @@ type sourceState struct {
 	said   string
 	absent bool
 	asked  bool
+	// became is what the status says of it, and took the time of its part of the last scrape.
+	became string
+	took   time.Duration
 }
 
 // gpuReceiver asks its sources once an interval, one after the other. What two of them see, it takes from the first.
@@ -54,6 +60,9 @@ type gpuReceiver struct {
 	logs consumer.Logs
 	// scraped tells that a metrics pipeline asks for scrapes. Else run does, for the events.
 	scraped bool
+	kernel  string
+	// tellStatus takes the status of each scrape; nil without a logs pipeline.
+	tellStatus func(context.Context, gpu.Status)
 
 	obs       *receiverhelper.ObsReport
 	telemetry *metadata.TelemetryBuilder
@@ -66,11 +75,17 @@ type gpuReceiver struct {
 	// mu guards what follows: scrapes of the pipeline, and the end.
 	mu      sync.Mutex
 	sources []*sourceState
+	// off are the sources that nobody wants.
+	off []string
 	// started is when this receiver's own counters began.
 	started  time.Time
 	quarrels quarrels
+	// scrapes were made, and a source failed in failedScrapes of them.
+	scrapes, failedScrapes uint64
 	// reported is the last component status, once there is one.
 	reported *string
+
+	lostEvents atomic.Uint64
 }
 
 func newGPUReceiver(set receiver.Settings, cfg *Config) (*gpuReceiver, error) {
@@ -92,6 +107,10 @@ func newGPUReceiver(set receiver.Settings, cfg *Config) (*gpuReceiver, error) {
 func (r *gpuReceiver) Start(_ context.Context, host component.Host) error {
 	r.host = host
 	r.started = time.Now()
+	r.kernel = preflight.KernelRelease()
+	if r.logs != nil {
+		r.tellStatus = r.sendStatus
+	}
 	if r.logs != nil && r.cfg.Events.Enabled {
 		r.events.send = r.sendEvents
 	}
@@ -147,11 +166,14 @@ func (r *gpuReceiver) scrape(ctx context.Context) (pmetric.Metrics, error) {
 	var failures []error
 	for _, s := range r.sources {
 		begin := time.Now()
+		before := len(to.observations)
 		err := s.scrape(ctx, to)
-		r.measure(ctx, s, time.Since(begin), err)
+		s.took = time.Since(begin)
+		r.measure(ctx, s, err)
 		if r.tell(s, err) {
 			failures = append(failures, fmt.Errorf("%s: %w", s.name, err))
 		}
+		s.became = s.state(err, len(to.observations) > before)
 	}
 	to.attribute()
 	for _, c := range r.quarrels.update(to.conflicts(), to.at) {
@@ -159,6 +181,13 @@ func (r *gpuReceiver) scrape(ctx context.Context) (pmetric.Metrics, error) {
 	}
 	r.events.interval(to)
 	r.report(failures)
+	r.scrapes++
+	if len(failures) > 0 {
+		r.failedScrapes++
+	}
+	if r.tellStatus != nil {
+		r.tellStatus(ctx, r.status(to, time.Since(to.at)))
+	}
 	md := to.emit(r.mb, r.started)
 	if len(failures) > 0 {
 		// Scrapes that are not whole are counted as such; the log has the reason already.
@@ -167,13 +196,13 @@ func (r *gpuReceiver) scrape(ctx context.Context) (pmetric.Metrics, error) {
 	return md, nil
 }
 
-func (r *gpuReceiver) measure(ctx context.Context, s *sourceState, took time.Duration, err error) {
+func (r *gpuReceiver) measure(ctx context.Context, s *sourceState, err error) {
 	name := attribute.String("orb8.gpu.source", s.name)
 	state, up := "up", int64(1)
 	if err != nil {
 		state, up = "down", 0
 	}
-	r.telemetry.GpuSourceDuration.Record(ctx, took.Seconds(), metric.WithAttributes(name, attribute.String("orb8.gpu.source.state", state)))
+	r.telemetry.GpuSourceDuration.Record(ctx, s.took.Seconds(), metric.WithAttributes(name, attribute.String("orb8.gpu.source.state", state)))
 	r.telemetry.GpuSourceUp.Record(ctx, up, metric.WithAttributes(name))
 }
 

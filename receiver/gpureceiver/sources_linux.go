@@ -11,7 +11,9 @@ func (r *gpuReceiver) addSources() {
 
 // add appends a source, unless it is off. It is made, and not opened yet: the first scrape does that.
 func (r *gpuReceiver) add(name string, mode Mode, s func() source) {
-	if mode != ModeOff {
-		r.sources = append(r.sources, &sourceState{source: s(), name: name, mode: mode})
+	if mode == ModeOff {
+		r.off = append(r.off, name)
+		return
 	}
+	r.sources = append(r.sources, &sourceState{source: s(), name: name, mode: mode})
 }

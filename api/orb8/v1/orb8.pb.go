@@ -4150,6 +4150,7 @@ type NodeStatus struct {
 	// Unset where that receiver does not run.
 	Network       *NetworkStatus `protobuf:"bytes,7,opt,name=network,proto3" json:"network,omitempty"`
 	Syscalls      *SyscallStatus `protobuf:"bytes,8,opt,name=syscalls,proto3" json:"syscalls,omitempty"`
+	Gpu           *GpuStatus     `protobuf:"bytes,9,opt,name=gpu,proto3" json:"gpu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4236,6 +4237,13 @@ func (x *NodeStatus) GetNetwork() *NetworkStatus {
 func (x *NodeStatus) GetSyscalls() *SyscallStatus {
 	if x != nil {
 		return x.Syscalls
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetGpu() *GpuStatus {
+	if x != nil {
+		return x.Gpu
 	}
 	return nil
 }
@@ -4553,6 +4561,335 @@ func (x *SyscallStatus) GetProbes() []*ProbeCost {
 	return nil
 }
 
+// GpuStatus is the state of a node's gpu receiver, as of its last scrape. Counts are since the agent's start.
+type GpuStatus struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Interval *durationpb.Duration   `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	// The node's GPUs by model, which is empty where no source knows it, and its MIG instances. No GPU: no source sees one.
+	Models       []*GpuModel `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`
+	MigInstances uint32      `protobuf:"varint,3,opt,name=mig_instances,json=migInstances,proto3" json:"mig_instances,omitempty"`
+	// In the order in which they are asked. What two of them tell is taken from the first.
+	Sources []*GpuSource `protobuf:"bytes,4,rep,name=sources,proto3" json:"sources,omitempty"`
+	// What sources disagree about now, and have for a minute or more.
+	Conflicts []*GpuConflict `protobuf:"bytes,5,rep,name=conflicts,proto3" json:"conflicts,omitempty"`
+	// Scrapes, and those of them in which a source failed.
+	Scrapes       uint64 `protobuf:"varint,6,opt,name=scrapes,proto3" json:"scrapes,omitempty"`
+	FailedScrapes uint64 `protobuf:"varint,7,opt,name=failed_scrapes,json=failedScrapes,proto3" json:"failed_scrapes,omitempty"`
+	// How long the last scrape took.
+	ScrapeTime *durationpb.Duration `protobuf:"bytes,8,opt,name=scrape_time,json=scrapeTime,proto3" json:"scrape_time,omitempty"`
+	// Log records of events that the pipeline refused.
+	LostEvents    uint64 `protobuf:"varint,9,opt,name=lost_events,json=lostEvents,proto3" json:"lost_events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuStatus) Reset() {
+	*x = GpuStatus{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuStatus) ProtoMessage() {}
+
+func (x *GpuStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuStatus.ProtoReflect.Descriptor instead.
+func (*GpuStatus) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *GpuStatus) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *GpuStatus) GetModels() []*GpuModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *GpuStatus) GetMigInstances() uint32 {
+	if x != nil {
+		return x.MigInstances
+	}
+	return 0
+}
+
+func (x *GpuStatus) GetSources() []*GpuSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *GpuStatus) GetConflicts() []*GpuConflict {
+	if x != nil {
+		return x.Conflicts
+	}
+	return nil
+}
+
+func (x *GpuStatus) GetScrapes() uint64 {
+	if x != nil {
+		return x.Scrapes
+	}
+	return 0
+}
+
+func (x *GpuStatus) GetFailedScrapes() uint64 {
+	if x != nil {
+		return x.FailedScrapes
+	}
+	return 0
+}
+
+func (x *GpuStatus) GetScrapeTime() *durationpb.Duration {
+	if x != nil {
+		return x.ScrapeTime
+	}
+	return nil
+}
+
+func (x *GpuStatus) GetLostEvents() uint64 {
+	if x != nil {
+		return x.LostEvents
+	}
+	return 0
+}
+
+// GpuModel is how many GPUs of one model a node has.
+type GpuModel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Gpus          uint32                 `protobuf:"varint,2,opt,name=gpus,proto3" json:"gpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuModel) Reset() {
+	*x = GpuModel{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuModel) ProtoMessage() {}
+
+func (x *GpuModel) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuModel.ProtoReflect.Descriptor instead.
+func (*GpuModel) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GpuModel) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *GpuModel) GetGpus() uint32 {
+	if x != nil {
+		return x.Gpus
+	}
+	return 0
+}
+
+// GpuSource is one of those that the receiver asks: nvml, dcgm, cuda or pod_resources.
+type GpuSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// up, partial (it tells something, and not all), absent (this host does not have it, which is no error), failed or off.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it is not up, in one line.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Its part of the last scrape.
+	ScrapeTime    *durationpb.Duration `protobuf:"bytes,4,opt,name=scrape_time,json=scrapeTime,proto3" json:"scrape_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuSource) Reset() {
+	*x = GpuSource{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuSource) ProtoMessage() {}
+
+func (x *GpuSource) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuSource.ProtoReflect.Descriptor instead.
+func (*GpuSource) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *GpuSource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GpuSource) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *GpuSource) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GpuSource) GetScrapeTime() *durationpb.Duration {
+	if x != nil {
+		return x.ScrapeTime
+	}
+	return nil
+}
+
+// GpuConflict is something about a GPU that two sources do not agree about.
+type GpuConflict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GpuDevice.
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// owner (which container has it) or value (something that does not change by itself).
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The metric, or what says whose it is: container, processes.
+	About string `protobuf:"bytes,3,opt,name=about,proto3" json:"about,omitempty"`
+	// What the sources say; the first is believed, and empty where it knows of none.
+	First         string                 `protobuf:"bytes,4,opt,name=first,proto3" json:"first,omitempty"`
+	Other         string                 `protobuf:"bytes,5,opt,name=other,proto3" json:"other,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GpuConflict) Reset() {
+	*x = GpuConflict{}
+	mi := &file_orb8_v1_orb8_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GpuConflict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GpuConflict) ProtoMessage() {}
+
+func (x *GpuConflict) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_orb8_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GpuConflict.ProtoReflect.Descriptor instead.
+func (*GpuConflict) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *GpuConflict) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *GpuConflict) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *GpuConflict) GetAbout() string {
+	if x != nil {
+		return x.About
+	}
+	return ""
+}
+
+func (x *GpuConflict) GetFirst() string {
+	if x != nil {
+		return x.First
+	}
+	return ""
+}
+
+func (x *GpuConflict) GetOther() string {
+	if x != nil {
+		return x.Other
+	}
+	return ""
+}
+
+func (x *GpuConflict) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // ProbeCost is the time that the kernel spent in one BPF program since it was loaded.
 type ProbeCost struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4565,7 +4902,7 @@ type ProbeCost struct {
 
 func (x *ProbeCost) Reset() {
 	*x = ProbeCost{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[40]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4577,7 +4914,7 @@ func (x *ProbeCost) String() string {
 func (*ProbeCost) ProtoMessage() {}
 
 func (x *ProbeCost) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[40]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4590,7 +4927,7 @@ func (x *ProbeCost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeCost.ProtoReflect.Descriptor instead.
 func (*ProbeCost) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{40}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ProbeCost) GetProgram() string {
@@ -4626,7 +4963,7 @@ type Drops struct {
 
 func (x *Drops) Reset() {
 	*x = Drops{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[41]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4638,7 +4975,7 @@ func (x *Drops) String() string {
 func (*Drops) ProtoMessage() {}
 
 func (x *Drops) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[41]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4651,7 +4988,7 @@ func (x *Drops) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drops.ProtoReflect.Descriptor instead.
 func (*Drops) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{41}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Drops) GetReason() string {
@@ -4688,7 +5025,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[42]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4700,7 +5037,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[42]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4713,7 +5050,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{42}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StoreStatus) GetBackend() string {
@@ -4793,7 +5130,7 @@ type StreamEventsRequest struct {
 
 func (x *StreamEventsRequest) Reset() {
 	*x = StreamEventsRequest{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[43]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4805,7 +5142,7 @@ func (x *StreamEventsRequest) String() string {
 func (*StreamEventsRequest) ProtoMessage() {}
 
 func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[43]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4818,7 +5155,7 @@ func (x *StreamEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamEventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{43}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StreamEventsRequest) GetAllow() []*FlowFilter {
@@ -4901,7 +5238,7 @@ type StreamEventsResponse struct {
 
 func (x *StreamEventsResponse) Reset() {
 	*x = StreamEventsResponse{}
-	mi := &file_orb8_v1_orb8_proto_msgTypes[44]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4913,7 +5250,7 @@ func (x *StreamEventsResponse) String() string {
 func (*StreamEventsResponse) ProtoMessage() {}
 
 func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_orb8_proto_msgTypes[44]
+	mi := &file_orb8_v1_orb8_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4926,7 +5263,7 @@ func (x *StreamEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamEventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{44}
+	return file_orb8_v1_orb8_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StreamEventsResponse) GetKind() EventKind {
@@ -5359,7 +5696,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x11GetStatusResponse\x12)\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x13.orb8.v1.NodeStatusR\x05nodes\x12*\n" +
 	"\x05store\x18\x02 \x01(\v2\x14.orb8.v1.StoreStatusR\x05store\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\"\xc1\x02\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"\xe7\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -5369,7 +5706,8 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\astarted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x18\n" +
 	"\amissing\x18\x06 \x01(\bR\amissing\x120\n" +
 	"\anetwork\x18\a \x01(\v2\x16.orb8.v1.NetworkStatusR\anetwork\x122\n" +
-	"\bsyscalls\x18\b \x01(\v2\x16.orb8.v1.SyscallStatusR\bsyscalls\"\x98\x06\n" +
+	"\bsyscalls\x18\b \x01(\v2\x16.orb8.v1.SyscallStatusR\bsyscalls\x12$\n" +
+	"\x03gpu\x18\t \x01(\v2\x12.orb8.v1.GpuStatusR\x03gpu\"\x98\x06\n" +
 	"\rNetworkStatus\x12\x1f\n" +
 	"\vattach_mode\x18\x01 \x01(\tR\n" +
 	"attachMode\x12#\n" +
@@ -5409,7 +5747,35 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x06probes\x18\v \x03(\v2\x12.orb8.v1.ProbeCostR\x06probes\x1a>\n" +
 	"\x10UnavailableEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x92\x03\n" +
+	"\tGpuStatus\x125\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12)\n" +
+	"\x06models\x18\x02 \x03(\v2\x11.orb8.v1.GpuModelR\x06models\x12#\n" +
+	"\rmig_instances\x18\x03 \x01(\rR\fmigInstances\x12,\n" +
+	"\asources\x18\x04 \x03(\v2\x12.orb8.v1.GpuSourceR\asources\x122\n" +
+	"\tconflicts\x18\x05 \x03(\v2\x14.orb8.v1.GpuConflictR\tconflicts\x12\x18\n" +
+	"\ascrapes\x18\x06 \x01(\x04R\ascrapes\x12%\n" +
+	"\x0efailed_scrapes\x18\a \x01(\x04R\rfailedScrapes\x12:\n" +
+	"\vscrape_time\x18\b \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"scrapeTime\x12\x1f\n" +
+	"\vlost_events\x18\t \x01(\x04R\n" +
+	"lostEvents\"4\n" +
+	"\bGpuModel\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x12\n" +
+	"\x04gpus\x18\x02 \x01(\rR\x04gpus\"\x89\x01\n" +
+	"\tGpuSource\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12:\n" +
+	"\vscrape_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"scrapeTime\"\xad\x01\n" +
+	"\vGpuConflict\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05about\x18\x03 \x01(\tR\x05about\x12\x14\n" +
+	"\x05first\x18\x04 \x01(\tR\x05first\x12\x14\n" +
+	"\x05other\x18\x05 \x01(\tR\x05other\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"o\n" +
 	"\tProbeCost\x12\x18\n" +
 	"\aprogram\x18\x01 \x01(\tR\aprogram\x12\x12\n" +
 	"\x04runs\x18\x02 \x01(\x04R\x04runs\x124\n" +
@@ -5502,7 +5868,7 @@ func file_orb8_v1_orb8_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_orb8_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_orb8_v1_orb8_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_orb8_v1_orb8_proto_goTypes = []any{
 	(Direction)(0),                 // 0: orb8.v1.Direction
 	(Initiator)(0),                 // 1: orb8.v1.Initiator
@@ -5549,30 +5915,34 @@ var file_orb8_v1_orb8_proto_goTypes = []any{
 	(*NodeStatus)(nil),             // 42: orb8.v1.NodeStatus
 	(*NetworkStatus)(nil),          // 43: orb8.v1.NetworkStatus
 	(*SyscallStatus)(nil),          // 44: orb8.v1.SyscallStatus
-	(*ProbeCost)(nil),              // 45: orb8.v1.ProbeCost
-	(*Drops)(nil),                  // 46: orb8.v1.Drops
-	(*StoreStatus)(nil),            // 47: orb8.v1.StoreStatus
-	(*StreamEventsRequest)(nil),    // 48: orb8.v1.StreamEventsRequest
-	(*StreamEventsResponse)(nil),   // 49: orb8.v1.StreamEventsResponse
-	nil,                            // 50: orb8.v1.Endpoint.LabelsEntry
-	nil,                            // 51: orb8.v1.Container.LabelsEntry
-	nil,                            // 52: orb8.v1.Syscall.ErrorsByNameEntry
-	nil,                            // 53: orb8.v1.GpuSeries.AttributesEntry
-	nil,                            // 54: orb8.v1.NetworkStatus.UnavailableEntry
-	nil,                            // 55: orb8.v1.SyscallStatus.UnavailableEntry
-	(*timestamppb.Timestamp)(nil),  // 56: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 57: google.protobuf.Duration
+	(*GpuStatus)(nil),              // 45: orb8.v1.GpuStatus
+	(*GpuModel)(nil),               // 46: orb8.v1.GpuModel
+	(*GpuSource)(nil),              // 47: orb8.v1.GpuSource
+	(*GpuConflict)(nil),            // 48: orb8.v1.GpuConflict
+	(*ProbeCost)(nil),              // 49: orb8.v1.ProbeCost
+	(*Drops)(nil),                  // 50: orb8.v1.Drops
+	(*StoreStatus)(nil),            // 51: orb8.v1.StoreStatus
+	(*StreamEventsRequest)(nil),    // 52: orb8.v1.StreamEventsRequest
+	(*StreamEventsResponse)(nil),   // 53: orb8.v1.StreamEventsResponse
+	nil,                            // 54: orb8.v1.Endpoint.LabelsEntry
+	nil,                            // 55: orb8.v1.Container.LabelsEntry
+	nil,                            // 56: orb8.v1.Syscall.ErrorsByNameEntry
+	nil,                            // 57: orb8.v1.GpuSeries.AttributesEntry
+	nil,                            // 58: orb8.v1.NetworkStatus.UnavailableEntry
+	nil,                            // 59: orb8.v1.SyscallStatus.UnavailableEntry
+	(*timestamppb.Timestamp)(nil),  // 60: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 61: google.protobuf.Duration
 }
 var file_orb8_v1_orb8_proto_depIdxs = []int32{
-	50,  // 0: orb8.v1.Endpoint.labels:type_name -> orb8.v1.Endpoint.LabelsEntry
-	56,  // 1: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
-	56,  // 2: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
+	54,  // 0: orb8.v1.Endpoint.labels:type_name -> orb8.v1.Endpoint.LabelsEntry
+	60,  // 1: orb8.v1.Flow.start:type_name -> google.protobuf.Timestamp
+	60,  // 2: orb8.v1.Flow.end:type_name -> google.protobuf.Timestamp
 	0,   // 3: orb8.v1.Flow.direction:type_name -> orb8.v1.Direction
 	5,   // 4: orb8.v1.Flow.source:type_name -> orb8.v1.Endpoint
 	5,   // 5: orb8.v1.Flow.destination:type_name -> orb8.v1.Endpoint
-	57,  // 6: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
-	57,  // 7: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
-	57,  // 8: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
+	61,  // 6: orb8.v1.Flow.srtt:type_name -> google.protobuf.Duration
+	61,  // 7: orb8.v1.Flow.min_rtt:type_name -> google.protobuf.Duration
+	61,  // 8: orb8.v1.Flow.handshake:type_name -> google.protobuf.Duration
 	1,   // 9: orb8.v1.Flow.initiator:type_name -> orb8.v1.Initiator
 	5,   // 10: orb8.v1.Flow.backend:type_name -> orb8.v1.Endpoint
 	5,   // 11: orb8.v1.Flow.origin:type_name -> orb8.v1.Endpoint
@@ -5580,72 +5950,72 @@ var file_orb8_v1_orb8_proto_depIdxs = []int32{
 	0,   // 13: orb8.v1.FlowFilter.directions:type_name -> orb8.v1.Direction
 	9,   // 14: orb8.v1.FlowFilter.source:type_name -> orb8.v1.EndpointFilter
 	9,   // 15: orb8.v1.FlowFilter.destination:type_name -> orb8.v1.EndpointFilter
-	56,  // 16: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
-	56,  // 17: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
+	60,  // 16: orb8.v1.QueryFlowsRequest.since:type_name -> google.protobuf.Timestamp
+	60,  // 17: orb8.v1.QueryFlowsRequest.until:type_name -> google.protobuf.Timestamp
 	8,   // 18: orb8.v1.QueryFlowsRequest.allow:type_name -> orb8.v1.FlowFilter
 	8,   // 19: orb8.v1.QueryFlowsRequest.deny:type_name -> orb8.v1.FlowFilter
 	6,   // 20: orb8.v1.QueryFlowsResponse.flows:type_name -> orb8.v1.Flow
 	39,  // 21: orb8.v1.QueryFlowsResponse.lost:type_name -> orb8.v1.Loss
-	56,  // 22: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
-	56,  // 23: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
+	60,  // 22: orb8.v1.QueryFlowsResponse.oldest:type_name -> google.protobuf.Timestamp
+	60,  // 23: orb8.v1.DnsLookup.time:type_name -> google.protobuf.Timestamp
 	0,   // 24: orb8.v1.DnsLookup.direction:type_name -> orb8.v1.Direction
 	5,   // 25: orb8.v1.DnsLookup.client:type_name -> orb8.v1.Endpoint
 	5,   // 26: orb8.v1.DnsLookup.server:type_name -> orb8.v1.Endpoint
-	57,  // 27: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
+	61,  // 27: orb8.v1.DnsLookup.latency:type_name -> google.protobuf.Duration
 	13,  // 28: orb8.v1.DnsLookup.answers:type_name -> orb8.v1.DnsAnswer
 	8,   // 29: orb8.v1.DnsFilter.flow:type_name -> orb8.v1.FlowFilter
-	56,  // 30: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
-	56,  // 31: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
+	60,  // 30: orb8.v1.QueryDnsRequest.since:type_name -> google.protobuf.Timestamp
+	60,  // 31: orb8.v1.QueryDnsRequest.until:type_name -> google.protobuf.Timestamp
 	14,  // 32: orb8.v1.QueryDnsRequest.allow:type_name -> orb8.v1.DnsFilter
 	14,  // 33: orb8.v1.QueryDnsRequest.deny:type_name -> orb8.v1.DnsFilter
 	12,  // 34: orb8.v1.QueryDnsResponse.lookups:type_name -> orb8.v1.DnsLookup
 	39,  // 35: orb8.v1.QueryDnsResponse.lost:type_name -> orb8.v1.Loss
-	56,  // 36: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
-	51,  // 37: orb8.v1.Container.labels:type_name -> orb8.v1.Container.LabelsEntry
-	56,  // 38: orb8.v1.Syscall.start:type_name -> google.protobuf.Timestamp
-	56,  // 39: orb8.v1.Syscall.end:type_name -> google.protobuf.Timestamp
+	60,  // 36: orb8.v1.QueryDnsResponse.oldest:type_name -> google.protobuf.Timestamp
+	55,  // 37: orb8.v1.Container.labels:type_name -> orb8.v1.Container.LabelsEntry
+	60,  // 38: orb8.v1.Syscall.start:type_name -> google.protobuf.Timestamp
+	60,  // 39: orb8.v1.Syscall.end:type_name -> google.protobuf.Timestamp
 	17,  // 40: orb8.v1.Syscall.container:type_name -> orb8.v1.Container
-	52,  // 41: orb8.v1.Syscall.errors_by_name:type_name -> orb8.v1.Syscall.ErrorsByNameEntry
+	56,  // 41: orb8.v1.Syscall.errors_by_name:type_name -> orb8.v1.Syscall.ErrorsByNameEntry
 	19,  // 42: orb8.v1.Syscall.latency:type_name -> orb8.v1.SyscallLatency
-	57,  // 43: orb8.v1.SyscallLatency.sum:type_name -> google.protobuf.Duration
-	56,  // 44: orb8.v1.QuerySyscallsRequest.since:type_name -> google.protobuf.Timestamp
-	56,  // 45: orb8.v1.QuerySyscallsRequest.until:type_name -> google.protobuf.Timestamp
+	61,  // 43: orb8.v1.SyscallLatency.sum:type_name -> google.protobuf.Duration
+	60,  // 44: orb8.v1.QuerySyscallsRequest.since:type_name -> google.protobuf.Timestamp
+	60,  // 45: orb8.v1.QuerySyscallsRequest.until:type_name -> google.protobuf.Timestamp
 	20,  // 46: orb8.v1.QuerySyscallsRequest.allow:type_name -> orb8.v1.SyscallFilter
 	20,  // 47: orb8.v1.QuerySyscallsRequest.deny:type_name -> orb8.v1.SyscallFilter
 	18,  // 48: orb8.v1.QuerySyscallsResponse.syscalls:type_name -> orb8.v1.Syscall
 	39,  // 49: orb8.v1.QuerySyscallsResponse.lost:type_name -> orb8.v1.Loss
-	56,  // 50: orb8.v1.QuerySyscallsResponse.oldest:type_name -> google.protobuf.Timestamp
-	56,  // 51: orb8.v1.SyscallEvent.time:type_name -> google.protobuf.Timestamp
+	60,  // 50: orb8.v1.QuerySyscallsResponse.oldest:type_name -> google.protobuf.Timestamp
+	60,  // 51: orb8.v1.SyscallEvent.time:type_name -> google.protobuf.Timestamp
 	17,  // 52: orb8.v1.SyscallEvent.container:type_name -> orb8.v1.Container
 	24,  // 53: orb8.v1.SyscallEvent.arguments:type_name -> orb8.v1.SyscallArgument
-	56,  // 54: orb8.v1.Anomaly.time:type_name -> google.protobuf.Timestamp
+	60,  // 54: orb8.v1.Anomaly.time:type_name -> google.protobuf.Timestamp
 	17,  // 55: orb8.v1.Anomaly.container:type_name -> orb8.v1.Container
 	2,   // 56: orb8.v1.Anomaly.severity:type_name -> orb8.v1.Severity
 	23,  // 57: orb8.v1.Anomaly.evidence:type_name -> orb8.v1.SyscallEvent
 	20,  // 58: orb8.v1.AnomalyFilter.syscall:type_name -> orb8.v1.SyscallFilter
 	2,   // 59: orb8.v1.AnomalyFilter.min_severity:type_name -> orb8.v1.Severity
-	56,  // 60: orb8.v1.QueryAnomaliesRequest.since:type_name -> google.protobuf.Timestamp
-	56,  // 61: orb8.v1.QueryAnomaliesRequest.until:type_name -> google.protobuf.Timestamp
+	60,  // 60: orb8.v1.QueryAnomaliesRequest.since:type_name -> google.protobuf.Timestamp
+	60,  // 61: orb8.v1.QueryAnomaliesRequest.until:type_name -> google.protobuf.Timestamp
 	26,  // 62: orb8.v1.QueryAnomaliesRequest.allow:type_name -> orb8.v1.AnomalyFilter
 	26,  // 63: orb8.v1.QueryAnomaliesRequest.deny:type_name -> orb8.v1.AnomalyFilter
 	25,  // 64: orb8.v1.QueryAnomaliesResponse.anomalies:type_name -> orb8.v1.Anomaly
 	39,  // 65: orb8.v1.QueryAnomaliesResponse.lost:type_name -> orb8.v1.Loss
-	56,  // 66: orb8.v1.QueryAnomaliesResponse.oldest:type_name -> google.protobuf.Timestamp
-	56,  // 67: orb8.v1.QueryGpuRequest.since:type_name -> google.protobuf.Timestamp
-	56,  // 68: orb8.v1.QueryGpuRequest.until:type_name -> google.protobuf.Timestamp
+	60,  // 66: orb8.v1.QueryAnomaliesResponse.oldest:type_name -> google.protobuf.Timestamp
+	60,  // 67: orb8.v1.QueryGpuRequest.since:type_name -> google.protobuf.Timestamp
+	60,  // 68: orb8.v1.QueryGpuRequest.until:type_name -> google.protobuf.Timestamp
 	29,  // 69: orb8.v1.QueryGpuRequest.allow:type_name -> orb8.v1.GpuFilter
 	29,  // 70: orb8.v1.QueryGpuRequest.deny:type_name -> orb8.v1.GpuFilter
-	57,  // 71: orb8.v1.QueryGpuRequest.step:type_name -> google.protobuf.Duration
+	61,  // 71: orb8.v1.QueryGpuRequest.step:type_name -> google.protobuf.Duration
 	33,  // 72: orb8.v1.QueryGpuResponse.series:type_name -> orb8.v1.GpuSeries
 	39,  // 73: orb8.v1.QueryGpuResponse.lost:type_name -> orb8.v1.Loss
-	56,  // 74: orb8.v1.QueryGpuResponse.oldest:type_name -> google.protobuf.Timestamp
+	60,  // 74: orb8.v1.QueryGpuResponse.oldest:type_name -> google.protobuf.Timestamp
 	32,  // 75: orb8.v1.GpuSeries.device:type_name -> orb8.v1.GpuDevice
 	17,  // 76: orb8.v1.GpuSeries.container:type_name -> orb8.v1.Container
-	53,  // 77: orb8.v1.GpuSeries.attributes:type_name -> orb8.v1.GpuSeries.AttributesEntry
+	57,  // 77: orb8.v1.GpuSeries.attributes:type_name -> orb8.v1.GpuSeries.AttributesEntry
 	34,  // 78: orb8.v1.GpuSeries.points:type_name -> orb8.v1.GpuPoint
-	56,  // 79: orb8.v1.GpuPoint.start:type_name -> google.protobuf.Timestamp
-	56,  // 80: orb8.v1.AggregateRequest.since:type_name -> google.protobuf.Timestamp
-	56,  // 81: orb8.v1.AggregateRequest.until:type_name -> google.protobuf.Timestamp
+	60,  // 79: orb8.v1.GpuPoint.start:type_name -> google.protobuf.Timestamp
+	60,  // 80: orb8.v1.AggregateRequest.since:type_name -> google.protobuf.Timestamp
+	60,  // 81: orb8.v1.AggregateRequest.until:type_name -> google.protobuf.Timestamp
 	3,   // 82: orb8.v1.AggregateRequest.signal:type_name -> orb8.v1.Signal
 	8,   // 83: orb8.v1.AggregateRequest.allow:type_name -> orb8.v1.FlowFilter
 	8,   // 84: orb8.v1.AggregateRequest.deny:type_name -> orb8.v1.FlowFilter
@@ -5655,66 +6025,74 @@ var file_orb8_v1_orb8_proto_depIdxs = []int32{
 	14,  // 88: orb8.v1.AggregateRequest.deny_dns:type_name -> orb8.v1.DnsFilter
 	20,  // 89: orb8.v1.AggregateRequest.deny_syscalls:type_name -> orb8.v1.SyscallFilter
 	26,  // 90: orb8.v1.AggregateRequest.deny_anomalies:type_name -> orb8.v1.AnomalyFilter
-	57,  // 91: orb8.v1.AggregateRequest.bucket:type_name -> google.protobuf.Duration
+	61,  // 91: orb8.v1.AggregateRequest.bucket:type_name -> google.protobuf.Duration
 	37,  // 92: orb8.v1.AggregateResponse.groups:type_name -> orb8.v1.AggregateGroup
 	37,  // 93: orb8.v1.AggregateResponse.total:type_name -> orb8.v1.AggregateGroup
 	39,  // 94: orb8.v1.AggregateResponse.lost:type_name -> orb8.v1.Loss
-	56,  // 95: orb8.v1.AggregateResponse.oldest:type_name -> google.protobuf.Timestamp
+	60,  // 95: orb8.v1.AggregateResponse.oldest:type_name -> google.protobuf.Timestamp
 	38,  // 96: orb8.v1.AggregateGroup.buckets:type_name -> orb8.v1.AggregateBucket
-	56,  // 97: orb8.v1.AggregateBucket.start:type_name -> google.protobuf.Timestamp
+	60,  // 97: orb8.v1.AggregateBucket.start:type_name -> google.protobuf.Timestamp
 	42,  // 98: orb8.v1.GetStatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	47,  // 99: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
-	56,  // 100: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
-	56,  // 101: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
+	51,  // 99: orb8.v1.GetStatusResponse.store:type_name -> orb8.v1.StoreStatus
+	60,  // 100: orb8.v1.NodeStatus.last_seen:type_name -> google.protobuf.Timestamp
+	60,  // 101: orb8.v1.NodeStatus.started:type_name -> google.protobuf.Timestamp
 	43,  // 102: orb8.v1.NodeStatus.network:type_name -> orb8.v1.NetworkStatus
 	44,  // 103: orb8.v1.NodeStatus.syscalls:type_name -> orb8.v1.SyscallStatus
-	39,  // 104: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
-	57,  // 105: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
-	46,  // 106: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
-	54,  // 107: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
-	45,  // 108: orb8.v1.NetworkStatus.probes:type_name -> orb8.v1.ProbeCost
-	39,  // 109: orb8.v1.SyscallStatus.lost:type_name -> orb8.v1.Loss
-	57,  // 110: orb8.v1.SyscallStatus.interval:type_name -> google.protobuf.Duration
-	55,  // 111: orb8.v1.SyscallStatus.unavailable:type_name -> orb8.v1.SyscallStatus.UnavailableEntry
-	45,  // 112: orb8.v1.SyscallStatus.probes:type_name -> orb8.v1.ProbeCost
-	57,  // 113: orb8.v1.ProbeCost.run_time:type_name -> google.protobuf.Duration
-	56,  // 114: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
-	8,   // 115: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
-	8,   // 116: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
-	4,   // 117: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
-	14,  // 118: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
-	14,  // 119: orb8.v1.StreamEventsRequest.deny_dns:type_name -> orb8.v1.DnsFilter
-	20,  // 120: orb8.v1.StreamEventsRequest.syscalls:type_name -> orb8.v1.SyscallFilter
-	26,  // 121: orb8.v1.StreamEventsRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
-	20,  // 122: orb8.v1.StreamEventsRequest.deny_syscalls:type_name -> orb8.v1.SyscallFilter
-	26,  // 123: orb8.v1.StreamEventsRequest.deny_anomalies:type_name -> orb8.v1.AnomalyFilter
-	4,   // 124: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
-	56,  // 125: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
-	6,   // 126: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
-	12,  // 127: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
-	23,  // 128: orb8.v1.StreamEventsResponse.syscall:type_name -> orb8.v1.SyscallEvent
-	25,  // 129: orb8.v1.StreamEventsResponse.anomaly:type_name -> orb8.v1.Anomaly
-	10,  // 130: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
-	15,  // 131: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
-	21,  // 132: orb8.v1.OrbitService.QuerySyscalls:input_type -> orb8.v1.QuerySyscallsRequest
-	27,  // 133: orb8.v1.OrbitService.QueryAnomalies:input_type -> orb8.v1.QueryAnomaliesRequest
-	30,  // 134: orb8.v1.OrbitService.QueryGpu:input_type -> orb8.v1.QueryGpuRequest
-	35,  // 135: orb8.v1.OrbitService.Aggregate:input_type -> orb8.v1.AggregateRequest
-	40,  // 136: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
-	48,  // 137: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
-	11,  // 138: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
-	16,  // 139: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
-	22,  // 140: orb8.v1.OrbitService.QuerySyscalls:output_type -> orb8.v1.QuerySyscallsResponse
-	28,  // 141: orb8.v1.OrbitService.QueryAnomalies:output_type -> orb8.v1.QueryAnomaliesResponse
-	31,  // 142: orb8.v1.OrbitService.QueryGpu:output_type -> orb8.v1.QueryGpuResponse
-	36,  // 143: orb8.v1.OrbitService.Aggregate:output_type -> orb8.v1.AggregateResponse
-	41,  // 144: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
-	49,  // 145: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
-	138, // [138:146] is the sub-list for method output_type
-	130, // [130:138] is the sub-list for method input_type
-	130, // [130:130] is the sub-list for extension type_name
-	130, // [130:130] is the sub-list for extension extendee
-	0,   // [0:130] is the sub-list for field type_name
+	45,  // 104: orb8.v1.NodeStatus.gpu:type_name -> orb8.v1.GpuStatus
+	39,  // 105: orb8.v1.NetworkStatus.lost:type_name -> orb8.v1.Loss
+	61,  // 106: orb8.v1.NetworkStatus.interval:type_name -> google.protobuf.Duration
+	50,  // 107: orb8.v1.NetworkStatus.drops:type_name -> orb8.v1.Drops
+	58,  // 108: orb8.v1.NetworkStatus.unavailable:type_name -> orb8.v1.NetworkStatus.UnavailableEntry
+	49,  // 109: orb8.v1.NetworkStatus.probes:type_name -> orb8.v1.ProbeCost
+	39,  // 110: orb8.v1.SyscallStatus.lost:type_name -> orb8.v1.Loss
+	61,  // 111: orb8.v1.SyscallStatus.interval:type_name -> google.protobuf.Duration
+	59,  // 112: orb8.v1.SyscallStatus.unavailable:type_name -> orb8.v1.SyscallStatus.UnavailableEntry
+	49,  // 113: orb8.v1.SyscallStatus.probes:type_name -> orb8.v1.ProbeCost
+	61,  // 114: orb8.v1.GpuStatus.interval:type_name -> google.protobuf.Duration
+	46,  // 115: orb8.v1.GpuStatus.models:type_name -> orb8.v1.GpuModel
+	47,  // 116: orb8.v1.GpuStatus.sources:type_name -> orb8.v1.GpuSource
+	48,  // 117: orb8.v1.GpuStatus.conflicts:type_name -> orb8.v1.GpuConflict
+	61,  // 118: orb8.v1.GpuStatus.scrape_time:type_name -> google.protobuf.Duration
+	61,  // 119: orb8.v1.GpuSource.scrape_time:type_name -> google.protobuf.Duration
+	60,  // 120: orb8.v1.GpuConflict.since:type_name -> google.protobuf.Timestamp
+	61,  // 121: orb8.v1.ProbeCost.run_time:type_name -> google.protobuf.Duration
+	60,  // 122: orb8.v1.StoreStatus.oldest:type_name -> google.protobuf.Timestamp
+	8,   // 123: orb8.v1.StreamEventsRequest.allow:type_name -> orb8.v1.FlowFilter
+	8,   // 124: orb8.v1.StreamEventsRequest.deny:type_name -> orb8.v1.FlowFilter
+	4,   // 125: orb8.v1.StreamEventsRequest.kinds:type_name -> orb8.v1.EventKind
+	14,  // 126: orb8.v1.StreamEventsRequest.dns:type_name -> orb8.v1.DnsFilter
+	14,  // 127: orb8.v1.StreamEventsRequest.deny_dns:type_name -> orb8.v1.DnsFilter
+	20,  // 128: orb8.v1.StreamEventsRequest.syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 129: orb8.v1.StreamEventsRequest.anomalies:type_name -> orb8.v1.AnomalyFilter
+	20,  // 130: orb8.v1.StreamEventsRequest.deny_syscalls:type_name -> orb8.v1.SyscallFilter
+	26,  // 131: orb8.v1.StreamEventsRequest.deny_anomalies:type_name -> orb8.v1.AnomalyFilter
+	4,   // 132: orb8.v1.StreamEventsResponse.kind:type_name -> orb8.v1.EventKind
+	60,  // 133: orb8.v1.StreamEventsResponse.time:type_name -> google.protobuf.Timestamp
+	6,   // 134: orb8.v1.StreamEventsResponse.flow:type_name -> orb8.v1.Flow
+	12,  // 135: orb8.v1.StreamEventsResponse.dns:type_name -> orb8.v1.DnsLookup
+	23,  // 136: orb8.v1.StreamEventsResponse.syscall:type_name -> orb8.v1.SyscallEvent
+	25,  // 137: orb8.v1.StreamEventsResponse.anomaly:type_name -> orb8.v1.Anomaly
+	10,  // 138: orb8.v1.OrbitService.QueryFlows:input_type -> orb8.v1.QueryFlowsRequest
+	15,  // 139: orb8.v1.OrbitService.QueryDns:input_type -> orb8.v1.QueryDnsRequest
+	21,  // 140: orb8.v1.OrbitService.QuerySyscalls:input_type -> orb8.v1.QuerySyscallsRequest
+	27,  // 141: orb8.v1.OrbitService.QueryAnomalies:input_type -> orb8.v1.QueryAnomaliesRequest
+	30,  // 142: orb8.v1.OrbitService.QueryGpu:input_type -> orb8.v1.QueryGpuRequest
+	35,  // 143: orb8.v1.OrbitService.Aggregate:input_type -> orb8.v1.AggregateRequest
+	40,  // 144: orb8.v1.OrbitService.GetStatus:input_type -> orb8.v1.GetStatusRequest
+	52,  // 145: orb8.v1.OrbitService.StreamEvents:input_type -> orb8.v1.StreamEventsRequest
+	11,  // 146: orb8.v1.OrbitService.QueryFlows:output_type -> orb8.v1.QueryFlowsResponse
+	16,  // 147: orb8.v1.OrbitService.QueryDns:output_type -> orb8.v1.QueryDnsResponse
+	22,  // 148: orb8.v1.OrbitService.QuerySyscalls:output_type -> orb8.v1.QuerySyscallsResponse
+	28,  // 149: orb8.v1.OrbitService.QueryAnomalies:output_type -> orb8.v1.QueryAnomaliesResponse
+	31,  // 150: orb8.v1.OrbitService.QueryGpu:output_type -> orb8.v1.QueryGpuResponse
+	36,  // 151: orb8.v1.OrbitService.Aggregate:output_type -> orb8.v1.AggregateResponse
+	41,  // 152: orb8.v1.OrbitService.GetStatus:output_type -> orb8.v1.GetStatusResponse
+	53,  // 153: orb8.v1.OrbitService.StreamEvents:output_type -> orb8.v1.StreamEventsResponse
+	146, // [146:154] is the sub-list for method output_type
+	138, // [138:146] is the sub-list for method input_type
+	138, // [138:138] is the sub-list for extension type_name
+	138, // [138:138] is the sub-list for extension extendee
+	0,   // [0:138] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_orb8_proto_init() }
@@ -5729,7 +6107,7 @@ func file_orb8_v1_orb8_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_orb8_proto_rawDesc), len(file_orb8_v1_orb8_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   51,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

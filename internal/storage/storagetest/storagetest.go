@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -367,14 +368,23 @@ func testStatus(t *testing.T, s *suite) {
 	require.NoError(t, s.WriteStatus(t.Context(), second))
 	require.NoError(t, s.WriteStatus(t.Context(), first), "a late one is ignored")
 	require.NoError(t, s.WriteSyscallStatus(t.Context(), calls))
+	gpus := gpu.Status{
+		Node: "node-c", Version: "v2", Kernel: "6.1", Started: s.at(0), Time: s.at(10), Interval: time.Hour, Models: map[string]uint32{"Tesla T4": 2},
+		Sources:   []gpu.SourceStatus{{Name: "nvml", State: gpu.SourceUp, ScrapeTime: time.Millisecond}, {Name: "dcgm", State: gpu.SourceOff, Reason: "why"}},
+		Conflicts: []gpu.Conflict{{Device: "GPU-0", Kind: "owner", About: "container", First: "a", Other: "b", Since: s.at(5)}}, Scrapes: 3,
+	}
+	require.NoError(t, s.WriteGPUStatus(t.Context(), gpus))
 	s.everywhere(t, func(t *testing.T) {
 		status, err := s.Status(t.Context())
 		require.NoError(t, err)
-		require.Len(t, status.Nodes, 2)
+		require.Len(t, status.Nodes, 3)
 		assert.Equal(t, &second, status.Nodes[0].Network)
 		assert.False(t, status.Nodes[0].Missing)
 		assert.Equal(t, &calls, status.Nodes[1].Syscalls)
 		assert.True(t, status.Nodes[1].Missing)
+		assert.Equal(t, &gpus, status.Nodes[2].GPU)
+		assert.Equal(t, []string{"v2", "6.1"}, []string{status.Nodes[2].Version, status.Nodes[2].Kernel})
+		assert.False(t, status.Nodes[2].Missing)
 		assert.Equal(t, storage.Loss{Packets: 5, Bytes: 500, Events: 1}, s.flows(t, storage.FlowQuery{}).Lost)
 		assert.Equal(t, storage.Loss{Packets: 3, Bytes: 300}, s.flows(t, storage.FlowQuery{Since: s.at(15)}).Lost)
 		result, err := s.QuerySyscalls(t.Context(), storage.SyscallQuery{})

@@ -2,7 +2,7 @@ import type { ComponentChildren } from 'preact'
 import { call, num, seconds } from '../api'
 import { useAnswer } from '../ask'
 import { age, bytes, count, instant, percent, when } from '../format'
-import type { LossJson, NodeStatusJson, ProbeCostJson, StoreStatusJson } from '../gen/orb8/v1/orb8_pb'
+import type { GpuStatusJson, LossJson, NodeStatusJson, ProbeCostJson, StoreStatusJson } from '../gen/orb8/v1/orb8_pb'
 import { Empty, Failure } from '../notices'
 import { useRange } from '../range'
 import { type Column, Table } from '../table'
@@ -45,6 +45,15 @@ function unavailable(n: NodeStatusJson): [string, string][] {
   return Object.entries({ ...n.network?.unavailable, ...n.syscalls?.unavailable })
 }
 
+// unwell are the sources of GPUs that failed, or do not tell everything.
+function unwell(n: NodeStatusJson): number {
+  return (n.gpu?.sources ?? []).filter((s) => s.state === 'failed' || s.state === 'partial').length
+}
+
+function gpuTotal(gpu: GpuStatusJson): number {
+  return (gpu.models ?? []).reduce((n, m) => n + (m.gpus ?? 0), 0)
+}
+
 const columns: Column<NodeStatusJson>[] = [
   { key: 'node', title: 'Node', cell: (n) => n.node },
   {
@@ -55,14 +64,21 @@ const columns: Column<NodeStatusJson>[] = [
   { key: 'bytes', title: 'Bytes/s', right: true, cell: (n) => (n.network ? bytes(n.network.bytesPerSecond as number ?? 0) : '–') },
   { key: 'calls', title: 'Calls/s', right: true, wide: true, cell: (n) => (n.syscalls ? count(n.syscalls.callsPerSecond as number ?? 0) : '–') },
   { key: 'flows', title: 'Live flows', right: true, wide: true, cell: (n) => (n.network ? count(num(n.network.liveFlows)) : '–') },
+  { key: 'gpus', title: 'GPUs', right: true, wide: true, cell: (n) => (n.gpu ? count(gpuTotal(n.gpu)) : '–') },
   { key: 'lost', title: 'Lost since start', cell: (n) => {
     const lost = lossOf(n.network?.lost, n.syscalls?.lost)
     return <span class={lost ? 'warning' : undefined}>{lost ? `▲ ${lost}` : 'nothing'}</span>
   } },
   { key: 'version', title: 'Agent', wide: true, cell: (n) => n.version },
   { key: 'missing', title: 'Features', cell: (n) => {
-    const missing = unavailable(n).length
-    return missing > 0 ? <span class="warning">▲ {missing} unavailable</span> : 'all'
+    const missing = unavailable(n).length + unwell(n)
+    const conflicts = n.gpu?.conflicts?.length ?? 0
+    if (missing + conflicts === 0) return 'all'
+    return (
+      <span class="warning">
+        ▲ {[missing > 0 && `${missing} unavailable`, conflicts > 0 && `${conflicts} GPU ${conflicts === 1 ? 'conflict' : 'conflicts'}`].filter(Boolean).join(', ')}
+      </span>
+    )
   } },
 ]
 
@@ -95,9 +111,33 @@ function Details({ node: n }: { node: NodeStatusJson }) {
           ['Ring buffer', `${percent(syscalls.ringBufferUtilization as number ?? 0)} of ${bytes(num(syscalls.ringBufferBytes))}`],
         ]} />
       )}
+      {n.gpu && <Gpus gpu={n.gpu} />}
       <Probes all={[...(network?.probes ?? []), ...(syscalls?.probes ?? [])]} />
       {missing.length > 0 && <Card title="Unavailable" rows={missing} />}
     </div>
+  )
+}
+
+// What GPUs there are, by whom that is known, and what two disagree about.
+function Gpus({ gpu }: { gpu: GpuStatusJson }) {
+  const failed = num(gpu.failedScrapes)
+  return (
+    <>
+      <Card title="GPUs" rows={[
+        ...(gpu.models ?? []).map((m): [string, string] => [m.model || 'Model not known', count(m.gpus ?? 0)]),
+        ...(gpuTotal(gpu) === 0 ? [['GPUs', 'none that a source sees'] as [string, string]] : []),
+        ['MIG instances', gpu.migInstances ? count(gpu.migInstances) : undefined],
+        ['Scrape', `${Math.round(seconds(gpu.scrapeTime) * 1e4) / 10} ms every ${seconds(gpu.interval)} s`],
+        ['Not whole', failed > 0 ? `${count(failed)} of ${count(num(gpu.scrapes))} scrapes` : undefined],
+        ['Lost', num(gpu.lostEvents) > 0 ? `${count(num(gpu.lostEvents))} events` : undefined],
+      ]} />
+      <Card title="Sources of GPUs" rows={(gpu.sources ?? []).map((s) => [s.name ?? '', s.reason ? `${s.state}: ${s.reason}` : s.state])} />
+      {gpu.conflicts && gpu.conflicts.length > 0 && (
+        <Card title="Conflicts about GPUs" rows={gpu.conflicts.map((c) => [
+          c.device ?? '', `${c.about}: ${c.first || 'none'} is believed, ${c.other} is said too, since ${when(c.since)}`,
+        ])} />
+      )}
+    </>
   )
 }
 

@@ -130,6 +130,11 @@ func labelled(seconds int, labels string) []func(*Store) error {
 			func(s *Store) error { return second(s.WriteGPU(ctx, samples)) },
 			func(s *Store) error { return s.WriteStatus(ctx, status("node-a", 0, i, uint64(i))) },
 			func(s *Store) error { return s.WriteSyscallStatus(ctx, callStatus("node-b", 0, i, uint64(2*i))) },
+			func(s *Store) error {
+				return s.WriteGPUStatus(ctx, gpu.Status{
+					Node: "node-b", Time: at(i), Started: at(0), Interval: time.Second, Scrapes: uint64(i), Models: map[string]uint32{"Tesla T4": 1},
+				})
+			},
 		)
 	}
 	return writes

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -15,8 +16,10 @@ const missingIntervals = 3
 type node struct {
 	network  flow.NetworkStatus
 	syscalls syscalls.Status
+	gpu      gpu.Status
 	flows    reports
 	calls    reports
+	scrapes  reports
 }
 
 func (n *node) flowReports() *reports { return &n.flows }
@@ -30,10 +33,13 @@ func (n *node) anyReports() *reports {
 
 // latest are the reports of the receiver that was heard of last.
 func (n *node) latest() *reports {
-	if n.calls.seen.After(n.flows.seen) {
-		return &n.calls
+	latest := &n.flows
+	for _, r := range []*reports{&n.calls, &n.scrapes} {
+		if r.seen.After(latest.seen) {
+			latest = r
+		}
 	}
-	return &n.flows
+	return latest
 }
 
 // reports are what all statuses of a receiver have told.

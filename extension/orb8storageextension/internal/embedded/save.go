@@ -13,6 +13,7 @@ import (
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/journal"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -31,8 +32,10 @@ type saved struct {
 type savedNode struct {
 	Network  flow.NetworkStatus `json:"network"`
 	Syscalls syscalls.Status    `json:"syscalls"`
+	GPU      gpu.Status         `json:"gpu"`
 	Flows    savedReports       `json:"flows"`
 	Calls    savedReports       `json:"calls"`
+	Scrapes  savedReports       `json:"scrapes"`
 }
 
 type savedReports struct {
@@ -62,7 +65,9 @@ func (d *disk) save() error {
 	d.store.mu.RLock()
 	s := saved{Version: savedVersion, Nodes: map[string]savedNode{}, Kinds: map[string]savedHistory{}, Batches: d.sealedBatches}
 	for name, n := range d.store.nodes {
-		s.Nodes[name] = savedNode{Network: n.network, Syscalls: n.syscalls, Flows: n.flows.saved(), Calls: n.calls.saved()}
+		s.Nodes[name] = savedNode{
+			Network: n.network, Syscalls: n.syscalls, GPU: n.gpu, Flows: n.flows.saved(), Calls: n.calls.saved(), Scrapes: n.scrapes.saved(),
+		}
 	}
 	for _, shelf := range d.store.histories() {
 		s.Kinds[shelf.kind()] = savedHistory{Covered: *shelf.edge(), Evictions: shelf.lost().saved()}
@@ -110,7 +115,10 @@ func (d *disk) restore() error {
 		return fmt.Errorf("%s has version %d and this orb8 knows %d: use the orb8 that wrote it, or a later one", d.savedPath(), s.Version, savedVersion)
 	}
 	for name, n := range s.Nodes {
-		d.store.nodes[name] = &node{network: n.Network, syscalls: n.Syscalls, flows: n.Flows.restored(), calls: n.Calls.restored()}
+		d.store.nodes[name] = &node{
+			network: n.Network, syscalls: n.Syscalls, gpu: n.GPU,
+			flows: n.Flows.restored(), calls: n.Calls.restored(), scrapes: n.Scrapes.restored(),
+		}
 	}
 	for _, shelf := range d.store.histories() {
 		if h, known := s.Kinds[shelf.kind()]; known {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/journal"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/storage"
 	"github.com/orb8/orb8/internal/syscalls"
 )
@@ -111,6 +112,8 @@ func (s *Store) apply(b *journal.Batch) {
 		s.noteStatus(b.NetworkStatus, b.Arrived)
 	case journal.SyscallStatus:
 		s.noteSyscallStatus(b.SyscallStatus, b.Arrived)
+	case journal.GPUStatus:
+		s.noteGPUStatus(b.GPUStatus, b.Arrived)
 	}
 }
 
@@ -169,6 +172,12 @@ func (s *Store) WriteSyscallStatus(ctx context.Context, status syscalls.Status) 
 	return err
 }
 
+// WriteGPUStatus is WriteStatus of the GPUs. It tells of no loss that an answer would have.
+func (s *Store) WriteGPUStatus(ctx context.Context, status gpu.Status) error {
+	_, err := s.write(ctx, &journal.Batch{Kind: journal.GPUStatus, GPUStatus: status})
+	return err
+}
+
 func (s *Store) noteStatus(status flow.NetworkStatus, now time.Time) {
 	n := s.node(status.Node)
 	if n.flows.update(report{
@@ -189,6 +198,14 @@ func (s *Store) noteSyscallStatus(status syscalls.Status, now time.Time) {
 		n.syscalls = status
 	}
 	s.forget(&n.calls, now)
+}
+
+func (s *Store) noteGPUStatus(status gpu.Status, now time.Time) {
+	n := s.node(status.Node)
+	if n.scrapes.update(report{time: status.Time, started: status.Started, interval: status.Interval}, now) {
+		n.gpu = status
+	}
+	s.forget(&n.scrapes, now)
 }
 
 func (s *Store) node(name string) *node {
@@ -244,8 +261,11 @@ func (s *Store) nodeStatus(name string, n *node, now time.Time) storage.NodeStat
 		Node: name, Version: n.network.Version, Kernel: n.network.Kernel, Started: latest.last.started,
 		LastSeen: latest.seen, Missing: latest.missing(now),
 	}
-	if latest == &n.calls {
+	switch latest {
+	case &n.calls:
 		status.Version, status.Kernel = n.syscalls.Version, n.syscalls.Kernel
+	case &n.scrapes:
+		status.Version, status.Kernel = n.gpu.Version, n.gpu.Kernel
 	}
 	if !s.forgotten(&n.flows, now) {
 		network := n.network
@@ -254,6 +274,10 @@ func (s *Store) nodeStatus(name string, n *node, now time.Time) storage.NodeStat
 	if !s.forgotten(&n.calls, now) {
 		calls := n.syscalls
 		status.Syscalls = &calls
+	}
+	if !s.forgotten(&n.scrapes, now) {
+		gpus := n.gpu
+		status.GPU = &gpus
 	}
 	return status
 }

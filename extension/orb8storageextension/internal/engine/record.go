@@ -172,7 +172,7 @@ func (b *batch) anomaly(n *syscalls.Anomaly) {
 	a.PutStr(syscalls.AttrSeverity, n.Severity.String())
 }
 
-// status adds a status of either kind, which lossy tells to speak of a loss.
+// status adds a status of any kind, which lossy tells to speak of a loss.
 func (b *batch) status(node string, arrived time.Time, lossy bool, put func(plog.LogRecord)) {
 	a := b.add(node, nil, "", put, func(line pcommon.Map) { line.PutInt(lineArrived, arrived.UnixNano()) })
 	if lossy {

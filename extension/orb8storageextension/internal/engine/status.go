@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/plog"
@@ -37,11 +38,21 @@ func (s *Store) syscallStatuses(ctx context.Context, v *view, losses bool) error
 	return r.replay(ctx, losses)
 }
 
+// gpuStatuses tell of no loss.
+func (s *Store) gpuStatuses(ctx context.Context, v *view) error {
+	r := statuses[gpu.Status]{view: v, event: gpu.EventNameStatus, decode: gpu.StatusFrom, write: v.store.WriteGPUStatus,
+		of: func(status *gpu.Status) run { return run{status.Node, status.Started.UnixNano()} }}
+	return r.replay(ctx, false)
+}
+
 func (s *Store) allStatuses(ctx context.Context, v *view, losses bool) error {
 	if err := s.networkStatuses(ctx, v, losses); err != nil {
 		return err
 	}
-	return s.syscallStatuses(ctx, v, losses)
+	if err := s.syscallStatuses(ctx, v, losses); err != nil {
+		return err
+	}
+	return s.gpuStatuses(ctx, v)
 }
 
 // run is one life of an agent. Its counters begin with it.

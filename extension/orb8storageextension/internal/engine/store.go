@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/gpu"
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
@@ -91,6 +92,14 @@ func (s *Store) WriteStatus(ctx context.Context, status flow.NetworkStatus) erro
 func (s *Store) WriteSyscallStatus(ctx context.Context, status syscalls.Status) error {
 	b := newBatch(syscalls.EventNameStatus)
 	b.status(status.Node, s.Now(), status.LostCalls+status.LostEvents > 0, status.PutTo)
+	_, err := s.write(ctx, b)
+	return err
+}
+
+// WriteGPUStatus is WriteStatus of the GPUs.
+func (s *Store) WriteGPUStatus(ctx context.Context, status gpu.Status) error {
+	b := newBatch(gpu.EventNameStatus)
+	b.status(status.Node, s.Now(), false, status.PutTo)
 	_, err := s.write(ctx, b)
 	return err
 }

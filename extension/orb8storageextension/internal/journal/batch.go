@@ -22,6 +22,7 @@ const (
 	NetworkStatus
 	SyscallStatus
 	GPU
+	GPUStatus
 )
 
 // version is that of the encoding. Version 1 has no labels.
@@ -41,6 +42,7 @@ type Batch struct {
 	GPU           []gpu.Sample
 	NetworkStatus flow.NetworkStatus
 	SyscallStatus syscalls.Status
+	GPUStatus     gpu.Status
 }
 
 // Identify gives the batch its ID; that of a status, which may come twice without harm, is zero.
@@ -102,6 +104,8 @@ func (b *Batch) code(c *codec) error {
 		return c.document(&b.NetworkStatus)
 	case SyscallStatus:
 		return c.document(&b.SyscallStatus)
+	case GPUStatus:
+		return c.document(&b.GPUStatus)
 	default:
 		return fmt.Errorf("it is of kind %d, which this orb8 does not know: use the orb8 that wrote it, or a later one", b.Kind)
 	}
