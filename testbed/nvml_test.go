@@ -45,7 +45,18 @@ func TestTheCollectorReadsNVML(t *testing.T) {
 		return strings.Contains(c.Get(c.Prometheus, "/metrics"), "gpu_process_memory_usage_bytes{")
 	}, func() any { return c.Get(c.Prometheus, "/metrics") })
 
+	status := func() string {
+		stdout, _, _ := c.CLI("status")
+		return stdout
+	}
+	collector.Await(t, "orb8 status has the card and its source", func() bool {
+		return strings.Contains(status(), "gpus         1 NVIDIA H100 80GB HBM3\n") && strings.Contains(status(), "gpu source   nvml up, ")
+	}, func() any { return status() })
+
 	file.Set("init 9\n")
+	collector.Await(t, "orb8 status says that the driver is gone", func() bool {
+		return strings.Contains(status(), "gpus         none that a source sees\n") && strings.Contains(status(), "Driver Not Loaded")
+	}, func() any { return status() })
 	collector.Await(t, "the log says that the driver is gone", func() bool { return strings.Contains(c.Log(), "Driver Not Loaded") }, func() any { return c.Log() })
 	file.Set(gpus)
 	back := func() bool { return strings.Count(c.Log(), `GPUs are watched`) >= 2 }
@@ -65,4 +76,12 @@ func TestTheCollectorWithoutNVML(t *testing.T) {
 		return strings.Contains(c.Get(c.Telemetry, "/metrics"), `orb8_gpu_source_state="down"`)
 	}, func() any { return c.Get(c.Telemetry, "/metrics") })
 	assert.Equal(t, 1, strings.Count(c.Log(), says), "once")
+	explained := func() string {
+		_, stderr, _ := c.CLI("gpu")
+		return stderr
+	}
+	collector.Await(t, "orb8 gpu says why there is none", func() bool {
+		return strings.Contains(explained(), "what the nodes' gpu receivers say of their sources:") && strings.Contains(explained(), ": nvml absent: ") &&
+			strings.Contains(explained(), says)
+	}, func() any { return explained() })
 }

@@ -160,6 +160,7 @@ func (a *app) queryGPU(cmd *cobra.Command, req *orb8v1.QueryGpuRequest, output s
 	if err := errors.Join(w.add(rows), w.end(), out.Flush()); err != nil {
 		return err
 	}
+	a.reportIntruders(rows)
 	if len(rows) == 0 {
 		if err := a.reportNoGPU(ctx, req); err != nil {
 			return err

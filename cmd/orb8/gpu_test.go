@@ -197,9 +197,62 @@ func TestGPUOfAPodShowsTheDevice(t *testing.T) {
 	require.Len(t, collector.askedGPU, 2)
 	assert.Equal(t, []string{"ml"}, collector.askedGPU[0].GetAllow()[0].GetNamespaces())
 	want := &orb8v1.QueryGpuRequest{
-		Since: ago(2 * time.Minute), Allow: []*orb8v1.GpuFilter{{Devices: []string{card(0).GetId()}, Metrics: deviceMetrics()}},
+		Since: ago(2 * time.Minute), Allow: []*orb8v1.GpuFilter{{Devices: []string{card(0).GetId()}, Metrics: append(deviceMetrics(), gpu.MetricAllocation)}},
 	}
 	assert.True(t, proto.Equal(want, collector.askedGPU[1]), "got %v", collector.askedGPU[1])
+}
+
+// Who uses a card that was given to another pod is named, whichever pod was asked for.
+func TestGPUThatAnotherPodUses(t *testing.T) {
+	guest, twin := job("infer-0"), job("train-0")
+	twin.Name, guest.Id = "side", strings.Repeat("beef", 16)
+	host := &orb8v1.Container{Unit: "display-manager.service", Cgroup: "/system.slice/display-manager.service"}
+	nameless := &orb8v1.Container{PodUid: "0b8f6f43-5d43-4cbb-8b5f-2f2f6d1d1c11", Id: strings.Repeat("a", 64)}
+	allocation := gpuSeries("worker-1", card(0), job("train-0"), gpu.MetricAllocation, "gpu.allocation.resource=nvidia.com/gpu", 1, 1)
+	series := []*orb8v1.GpuSeries{allocation}
+	for _, c := range []*orb8v1.Container{job("train-0"), twin, guest, host, nameless} {
+		series = append(series, gpuSeries("worker-1", card(0), c, gpu.MetricProcessMemory, "", gib, gib))
+	}
+	want := "orb8: GPU 0 of worker-1 was given to ml/train-0, and %s uses it too\n"
+	t.Run("all", func(t *testing.T) {
+		got := orb8(t, (&fakeGPUs{gpu: gpuReply(series)}).serve(t), "gpu", "-o", "json")
+		assert.Contains(t, got.stderr, fmt.Sprintf(want, "display-manager.service")+fmt.Sprintf(want, "ml/infer-0/main"))
+		assert.Equal(t, 2, strings.Count(got.stderr, "was given to"), got.stderr)
+		var rows []jsonGPU
+		require.NoError(t, json.Unmarshal([]byte(got.stdout), &rows))
+		to := map[string]string{}
+		for _, r := range rows {
+			to[r.Pod+r.Container+r.Unit] = r.GivenTo
+		}
+		assert.Equal(t, map[string]string{"": "", "train-0main": "", "train-0side": "", "infer-0main": "ml/train-0", "display-manager.service": "ml/train-0"}, to)
+	})
+	t.Run("the guest", func(t *testing.T) {
+		collector := &fakeGPUs{}
+		collector.gpu = func(req *orb8v1.QueryGpuRequest) *orb8v1.QueryGpuResponse {
+			if len(req.GetAllow()[0].GetPods()) > 0 {
+				return gpuReply(series[3:4])(req)
+			}
+			return gpuReply(series)(req)
+		}
+		got := orb8(t, collector.serve(t), "gpu", "--pod", "infer-0")
+		assert.Contains(t, got.stderr, fmt.Sprintf(want, "ml/infer-0/main"))
+		assert.NotContains(t, got.stdout, "train-0")
+	})
+	t.Run("a share", func(t *testing.T) {
+		part := proto.CloneOf(allocation)
+		part.Attributes = map[string]string{gpu.AttrReplica: "0"}
+		got := orb8(t, (&fakeGPUs{gpu: gpuReply(append([]*orb8v1.GpuSeries{part}, series[1:]...))}).serve(t), "gpu")
+		assert.NotContains(t, got.stderr, "was given to")
+	})
+	t.Run("many", func(t *testing.T) {
+		many := series[:1:1]
+		for i := range 5 {
+			c := job(fmt.Sprint("guest-", i))
+			many = append(many, gpuSeries("worker-1", card(0), c, gpu.MetricProcessMemory, "", gib, gib))
+		}
+		got := orb8(t, (&fakeGPUs{gpu: gpuReply(many)}).serve(t), "gpu")
+		assert.Contains(t, got.stderr, "orb8: 2 more use GPUs that were given to others: -o json has them as givenTo\n")
+	})
 }
 
 // A device that one container had after the other has series of both: its line is of all the time.

@@ -23,6 +23,8 @@ type gpuUse struct {
 	device *orb8v1.GpuDevice
 	// container is nil where it is the device.
 	container *orb8v1.Container
+	// holder is the pod that was given the device whole, where this is a container of another one.
+	holder string
 	// measured is by metric.
 	measured map[string]*measured
 }
@@ -41,6 +43,7 @@ type measured struct {
 type gpuUses struct {
 	all   []*gpuUse
 	index map[string]*gpuUse
+	given given
 }
 
 // add takes series of containers, each to its line. What is measured for a whole device is a container's that alone has it.
@@ -49,6 +52,7 @@ func (u *gpuUses) add(series []*orb8v1.GpuSeries) {
 		if s.GetDevice() == nil {
 			continue
 		}
+		u.given.add(s)
 		// Whoever has a device, it has a line.
 		u.use(s, nil)
 		if s.GetContainer() != nil {
@@ -64,6 +68,7 @@ func (u *gpuUses) addDevices(series []*orb8v1.GpuSeries) {
 		known[use.device.GetId()] = true
 	}
 	for _, s := range series {
+		u.given.add(s)
 		if known[s.GetDevice().GetId()] && slices.Contains(deviceMetrics(), s.GetMetric()) {
 			u.use(s, nil).take(s)
 		}
@@ -72,7 +77,7 @@ func (u *gpuUses) addDevices(series []*orb8v1.GpuSeries) {
 
 // devicesRequest asks for what is of the whole devices that there are lines of.
 func (u *gpuUses) devicesRequest(of *orb8v1.QueryGpuRequest) *orb8v1.QueryGpuRequest {
-	filter := &orb8v1.GpuFilter{Metrics: deviceMetrics()}
+	filter := &orb8v1.GpuFilter{Metrics: append(deviceMetrics(), gpu.MetricAllocation)}
 	for _, use := range u.all {
 		filter.Devices = append(filter.Devices, use.device.GetId())
 	}
@@ -181,6 +186,7 @@ func (u *gpuUses) rows() []row {
 	})
 	rows := make([]row, len(u.all))
 	for i, use := range u.all {
+		use.holder = u.given.holder(use)
 		rows[i] = row{gpu: use, json: newJSONGPU(use)}
 	}
 	return rows
@@ -233,7 +239,12 @@ func gpuColumns(rows []row, wide bool) []column {
 	}
 	columns = append(columns,
 		column{title: "GPU", right: true, text: func(r row) string { return strconv.FormatUint(uint64(r.gpu.device.GetIndex()), 10) }},
-		column{title: "DEVICE / POD", text: func(r row) string { return r.gpu.name() }, flexible: true},
+		column{title: "DEVICE / POD", text: func(r row) string { return r.gpu.name() }, flexible: true, style: func(r row) string {
+			if r.gpu.holder != "" {
+				return styleRed
+			}
+			return ""
+		}},
 		number("UTIL", (*gpuUse).utilization, percent),
 		number("MEMORY", (*gpuUse).memory, bytesText),
 		number("OF", (*gpuUse).memoryLimit, bytesText),
@@ -298,6 +309,8 @@ type jsonGPU struct {
 	Temperature *float64 `json:"temperature,omitempty"`
 	Energy      *float64 `json:"energy,omitempty"`
 	XIDErrors   *uint64  `json:"xidErrors,omitempty"`
+	// GivenTo is the pod, NAMESPACE/NAME, that was given the device whole, where this is a container of another one.
+	GivenTo string `json:"givenTo,omitempty"`
 }
 
 func newJSONGPU(u *gpuUse) jsonGPU {
@@ -305,7 +318,7 @@ func newJSONGPU(u *gpuUse) jsonGPU {
 	return jsonGPU{
 		Node: u.node, GPU: d.GetIndex(), UUID: d.GetId(), Parent: d.GetParent(), Model: d.GetModel(), PCIAddress: d.GetPciAddress(),
 		MIGProfile: d.GetMigProfile(), Namespace: c.GetNamespace(), Pod: c.GetPod(), Container: c.GetName(), ContainerID: c.GetId(),
-		Cgroup: c.GetCgroup(), Unit: c.GetUnit(), Utilization: u.utilization(), Memory: whole(u.memory()), MemoryLimit: whole(u.memoryLimit()),
+		Cgroup: c.GetCgroup(), Unit: c.GetUnit(), GivenTo: u.holder, Utilization: u.utilization(), Memory: whole(u.memory()), MemoryLimit: whole(u.memoryLimit()),
 		Power: u.power(), PowerLimit: u.powerLimit(), Temperature: u.temperature(), Energy: u.energy(), XIDErrors: whole(u.xidErrors()),
 	}
 }

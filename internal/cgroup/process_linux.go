@@ -51,18 +51,20 @@ func newProcesses(proc, root string) (*Processes, error) {
 	return p, nil
 }
 
-// ID returns the id of the cgroup that a process is in. It fails with fs.ErrNotExist when the process is gone.
-func (p *Processes) ID(pid uint32) (uint64, error) {
+// Find returns the cgroup that a process is in: its id, and its path below the root of the hierarchy. It fails with fs.ErrNotExist when
+// the process is gone.
+func (p *Processes) Find(pid uint32) (id uint64, path string, err error) {
 	seen, err := p.path(strconv.FormatUint(uint64(pid), 10))
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	var st syscall.Stat_t
-	full := filepath.Join(p.root, filepath.Join("/", p.base, seen))
+	path = filepath.Join("/", p.base, seen)
+	full := filepath.Join(p.root, path)
 	if err := syscall.Stat(full, &st); err != nil {
-		return 0, fmt.Errorf("cannot read %s: %w", full, err)
+		return 0, "", fmt.Errorf("cannot read %s: %w", full, err)
 	}
-	return st.Ino, nil
+	return st.Ino, path, nil
 }
 
 // path returns the path of a process's cgroup as this process sees it: with leading /.. where it is beside its own namespace.

@@ -8,5 +8,5 @@ type Processes struct{}
 // NewProcesses fails.
 func NewProcesses(string) (*Processes, error) { return nil, errNotLinux }
 
-// ID fails.
-func (*Processes) ID(uint32) (uint64, error) { return 0, errNotLinux }
+// Find fails.
+func (*Processes) Find(uint32) (uint64, string, error) { return 0, "", errNotLinux }

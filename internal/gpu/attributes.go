@@ -35,6 +35,9 @@ const (
 // that all of them are of, which is that of the device's other metrics too: by it a device's metrics find their container.
 const MetricAllocation = "gpu.allocation"
 
+// AttrReplica is of an allocation: which share of a device it is, where the device is given by shares.
+const AttrReplica = "gpu.allocation.replica"
+
 // Metrics of a device that `orb8 gpu` shows. Ratios are from 0 to 1.
 const (
 	// MetricUtilization is a ratio, by AttrTask.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 
 	"go.uber.org/zap"
 	k8s "k8s.io/client-go/kubernetes"
@@ -48,6 +50,10 @@ type attribution struct {
 	// allocations are the kubelet's, if it has answered.
 	allocations []podresources.Allocation
 	answered    bool
+	// inPod is the pod's UID of a cgroup that uses a device: empty of what is in no pod. names are those of pods, by UID, as far as the API
+	// server has told.
+	inPod map[uint64]string
+	names map[string]string
 	// strategy is how the node shares its GPUs, where it is known.
 	strategy string
 	// disagreements are of two sources on one value.
@@ -55,7 +61,7 @@ type attribution struct {
 }
 
 func newAttribution() attribution {
-	return attribution{known: map[string]knownDevice{}, provisional: map[string]bool{}, unseen: map[string]bool{}}
+	return attribution{known: map[string]knownDevice{}, provisional: map[string]bool{}, unseen: map[string]bool{}, inPod: map[uint64]string{}}
 }
 
 // know says that a source sees a device, and the numbers of a MIG instance. The first source's word counts.
@@ -159,6 +165,7 @@ func (s *podResources) scrape(ctx context.Context, to *recorder) error {
 	to.allocations, to.answered = all, true
 	if s.slices != nil {
 		to.strategy = s.slices.Strategy(ctx)
+		to.names = s.slices.Pods(ctx, slices.Collect(maps.Values(to.inPod)))
 	}
 	if len(all) > 0 {
 		return nil

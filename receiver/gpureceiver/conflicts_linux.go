@@ -83,6 +83,7 @@ func (to *recorder) conflicts() []conflict {
 		}
 	}
 	all = append(all, to.strangers()...)
+	all = append(all, to.intruders()...)
 	for i := range to.labelled {
 		l := &to.labelled[i]
 		if l.owner.Claim.Name != "" && owners[l.device.ID] == nil {
@@ -92,28 +93,6 @@ func (to *recorder) conflicts() []conflict {
 			all = append(all, conflict{
 				kind: conflictOwner, device: l.device.ID, about: "container",
 				first: strings.Join(slices.Sorted(maps.Keys(owners[l.device.ID])), ", "), other: name,
-			})
-		}
-	}
-	return all
-}
-
-// strangers are processes on devices that the kubelet gave to nobody. Of a device that it did give to somebody only names could tell, which
-// pod_enrichment adds later; and where it has given claims whose devices are not known, nothing can be said.
-func (to *recorder) strangers() (all []conflict) {
-	given := map[string]bool{}
-	for i := range to.allocations {
-		d, known := to.resolve(&to.allocations[i].Device)
-		if !known {
-			return nil
-		}
-		given[d.ID], given[d.Parent] = true, true
-	}
-	for i := range to.observations {
-		o := &to.observations[i]
-		if o.metric == gpu.MetricProcessMemory && o.container.cgroupID != 0 && !given[o.device.ID] {
-			all = append(all, conflict{
-				kind: conflictOwner, device: o.device.ID, about: "processes", other: fmt.Sprint("cgroup ", o.container.cgroupID), cgroupID: o.container.cgroupID,
 			})
 		}
 	}

@@ -22,7 +22,7 @@ type nvmlSource struct {
 
 // processes is cgroup.Processes.
 type processes interface {
-	ID(pid uint32) (uint64, error)
+	Find(pid uint32) (id uint64, path string, err error)
 }
 
 // openProcesses finds the hierarchy of the whole host.
@@ -109,7 +109,7 @@ func (s *nvmlSource) attribute(to *recorder, d gpu.Device, all []nvml.Process) e
 	var order []uint64
 	var failed error
 	for i := range all {
-		id, err := s.cgroups.ID(all[i].PID)
+		id, path, err := s.cgroups.Find(all[i].PID)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -122,6 +122,7 @@ func (s *nvmlSource) attribute(to *recorder, d gpu.Device, all []nvml.Process) e
 			u = &use{}
 			uses[id] = u
 			order = append(order, id)
+			to.inPod[id] = cgroup.Parse(path).PodUID
 		}
 		u.add(&all[i])
 	}

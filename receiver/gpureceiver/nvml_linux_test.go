@@ -38,13 +38,22 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // processTable are cgroups by process.
 type processTable map[uint32]uint64
 
-func (p processTable) ID(pid uint32) (uint64, error) {
+func (p processTable) Find(pid uint32) (uint64, string, error) {
 	id, ok := p[pid]
 	if !ok {
-		return 0, fmt.Errorf("process %d: %w", pid, fs.ErrNotExist)
+		return 0, "", fmt.Errorf("process %d: %w", pid, fs.ErrNotExist)
 	}
-	return id, nil
+	if id == hostCgroup {
+		return id, "/system.slice/display-manager.service", nil
+	}
+	return id, "/kubepods/pod" + podUID(id) + "/" + strings.Repeat("4", 64), nil
 }
+
+// hostCgroup is in no pod.
+const hostCgroup = 99
+
+// podUID is that of the pod of a cgroup in a processTable.
+func podUID(id uint64) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", id) }
 
 // nvmlReceiver is a receiver of the fake library, of which nothing else is a source.
 type nvmlReceiver struct {
@@ -160,6 +169,7 @@ func TestNVML(t *testing.T) {
 		{"rows that are remapped", testRows},
 		{"events that the pipeline refuses", testRefusedEvents},
 		{"processes of nobody", testProcessesOfNobody},
+		{"processes of others", testIntruders},
 		{"processes of containers that are not to be told", testProcessesThatAreNotTold},
 		{"a driver that goes and comes", testDriverGoes},
 	} {
@@ -382,9 +392,9 @@ func testDriverGoes(t *testing.T, library string) {
 // oneself looks up this process whichever is asked for, in 8 containers.
 type oneself struct{ processes }
 
-func (o oneself) ID(pid uint32) (uint64, error) {
-	_, err := o.processes.ID(uint32(os.Getpid()))
-	return uint64(1 + pid%8), err
+func (o oneself) Find(pid uint32) (uint64, string, error) {
+	_, path, err := o.processes.Find(uint32(os.Getpid()))
+	return uint64(1 + pid%8), path, err
 }
 
 // A scrape of 8 GPUs with 64 processes: all calls, each process's cgroup, and the metrics of it.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +37,9 @@ type Slices struct {
 	// strategy is that of the node's labels, and labelled when they were read.
 	strategy string
 	labelled time.Time
+	// pods are the names of the node's pods by UID, as of when they were listed.
+	pods   map[string]string
+	listed time.Time
 	// said are the reasons of failures that were told.
 	said map[string]string
 }
@@ -111,6 +115,32 @@ func (s *Slices) Strategy(ctx context.Context) string {
 		}
 	}
 	return s.strategy
+}
+
+// annotationHash is on the API server's image of a static pod, and is the UID that the pod itself has on the node.
+const annotationHash = "kubernetes.io/config.hash"
+
+// Pods returns namespace/name of the node's pods by UID. They are listed anew when one that is asked for is not known; empty UIDs are
+// nobody's.
+func (s *Slices) Pods(ctx context.Context, uids []string) map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unknown := slices.ContainsFunc(uids, func(uid string) bool { return uid != "" && s.pods[uid] == "" })
+	if now := s.now(); unknown && (s.listed.IsZero() || now.Sub(s.listed) >= slicesInterval) {
+		s.listed = now
+		ctx, cancel := context.WithTimeout(ctx, slicesTimeout)
+		defer cancel()
+		// From the server's memory: a pod that is missing there is asked for again.
+		list, err := s.client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + s.node, ResourceVersion: "0"})
+		if !s.tell("cannot list the pods of node "+s.node+", so whose processes use a GPU is not known", err) {
+			s.pods = make(map[string]string, len(list.Items))
+			for i := range list.Items {
+				p := &list.Items[i]
+				s.pods[cmp.Or(p.Annotations[annotationHash], string(p.UID))] = p.Namespace + "/" + p.Name
+			}
+		}
+	}
+	return s.pods
 }
 
 // tell tells an error, if it is one, and once until it is another. The caller holds s.mu.

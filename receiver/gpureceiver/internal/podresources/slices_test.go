@@ -11,6 +11,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -94,4 +95,43 @@ func TestStrategy(t *testing.T) {
 	assert.Empty(t, s.Strategy(t.Context()))
 	require.Len(t, failures, 1)
 	assert.ErrorContains(t, failures[0], "cannot read the labels of node node-a, so how its GPUs are shared is not known: ")
+}
+
+func TestPods(t *testing.T) {
+	pod := func(name, uid string, annotations map[string]string) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ml", Name: name, UID: types.UID(uid), Annotations: annotations}}
+	}
+	client := fake.NewClientset(pod("train-0", "1", nil), pod("static-node-a", "2", map[string]string{annotationHash: "hash"}))
+	var selectors []string
+	refuse := false
+	client.PrependReactor("list", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		selectors = append(selectors, a.(clienttesting.ListAction).GetListRestrictions().Fields.String())
+		return refuse, nil, errors.New("forbidden")
+	})
+	var failures []error
+	s := NewSlices(client, "node-a", func(err error) { failures = append(failures, err) })
+	now := time.Now()
+	s.now = func() time.Time { return now }
+
+	assert.Empty(t, s.Pods(t.Context(), []string{""}))
+	assert.Empty(t, selectors, "nobody is asked for")
+	want := map[string]string{"1": "ml/train-0", "hash": "ml/static-node-a"}
+	assert.Equal(t, want, s.Pods(t.Context(), []string{"1", "", "3"}))
+	assert.Equal(t, want, s.Pods(t.Context(), []string{"3"}))
+	assert.Equal(t, []string{"spec.nodeName=node-a"}, selectors, "not asked again at once")
+	now = now.Add(slicesInterval)
+	assert.Equal(t, want, s.Pods(t.Context(), []string{"1"}))
+	assert.Len(t, selectors, 1, "all are known")
+	_, err := client.CoreV1().Pods("ml").Create(t.Context(), pod("infer-0", "3", nil), metav1.CreateOptions{})
+	require.NoError(t, err)
+	want["3"] = "ml/infer-0"
+	assert.Equal(t, want, s.Pods(t.Context(), []string{"3"}))
+
+	refuse = true
+	for range 2 {
+		now = now.Add(slicesInterval)
+		assert.Equal(t, want, s.Pods(t.Context(), []string{"4"}), "what was known stays")
+	}
+	require.Len(t, failures, 1, "said once")
+	assert.EqualError(t, failures[0], "cannot list the pods of node node-a, so whose processes use a GPU is not known: forbidden")
 }
