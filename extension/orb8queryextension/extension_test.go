@@ -3,6 +3,8 @@ package orb8queryextension
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -25,6 +27,7 @@ import (
 	"github.com/orb8/orb8/api/orb8/v1/orb8v1connect"
 	"github.com/orb8/orb8/extension/orb8queryextension/internal/metadata"
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
 )
 
 func TestQueryInEveryProtocol(t *testing.T) {
@@ -239,6 +242,15 @@ func TestErrorsOfCalls(t *testing.T) {
 			err := call(t.Context(), client)
 			assert.Equal(t, connect.CodeInternal, connect.CodeOf(err))
 			assert.ErrorContains(t, err, io.ErrUnexpectedEOF.Error())
+		})
+		t.Run(name+" cannot be answered now", func(t *testing.T) {
+			fail := func(context.Context) error {
+				return fmt.Errorf("of this hour: %w", &storage.UnavailableError{Err: errors.New("cannot read from Loki: no")})
+			}
+			client := serve(t, &stub{query: fail, status: fail}, nil).client(t)
+			err := call(t.Context(), client)
+			assert.Equal(t, connect.CodeUnavailable, connect.CodeOf(err))
+			assert.ErrorContains(t, err, "of this hour: cannot read from Loki: no")
 		})
 		t.Run(name+" takes too long", func(t *testing.T) {
 			client := serve(t, &stub{query: untilDone, status: untilDone}, func(cfg *Config) { cfg.QueryTimeout = 50 * time.Millisecond }).client(t)

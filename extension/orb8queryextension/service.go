@@ -101,6 +101,8 @@ func (s *service) failure(ctx context.Context, err error) error {
 			"more than %d groups and buckets of groups; group by less, ask for a shorter range or longer buckets, or raise max_groups", s.limits.groups))
 	case errors.As(err, new(*storage.PointsError)):
 		return connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("%w, or raise max_groups", err))
+	case cause == nil && errors.As(err, new(*storage.UnavailableError)):
+		return connect.NewError(connect.CodeUnavailable, err)
 	case cause == nil:
 		return connect.NewError(connect.CodeInternal, err)
 	case errors.Is(cause, errStopping):

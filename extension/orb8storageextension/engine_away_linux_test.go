@@ -66,8 +66,10 @@ func TestEnginesThatAreAway(t *testing.T) {
 			assert.False(t, consumererror.IsPermanent(err), "the sender keeps it")
 			_, err = e.QueryFlows(t.Context(), storage.FlowQuery{})
 			require.ErrorContains(t, err, "cannot read from ")
+			require.ErrorAs(t, err, new(*storage.UnavailableError))
 			_, err = e.Status(t.Context())
 			require.ErrorContains(t, err, "connection refused")
+			require.ErrorAs(t, err, new(*storage.UnavailableError))
 
 			server.Start()
 			require.NoError(t, e.WriteFlows(t.Context(), records[1:2]))

@@ -145,6 +145,13 @@ func (l Loss) Add(o Loss) Loss {
 	}
 }
 
+// UnavailableError is why a query has no answer now, and may have one later: the log engine that has the records is away, or lets nobody in.
+type UnavailableError struct{ Err error }
+
+func (e *UnavailableError) Error() string { return e.Err.Error() }
+
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
 // Status is the state of the nodes and of the store.
 type Status struct {
 	Nodes []NodeStatus

@@ -13,6 +13,8 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+
+	"github.com/orb8/orb8/internal/storage"
 )
 
 // maxReason bounds what an engine's answer adds to an error.
@@ -57,25 +59,56 @@ func (c *Client) Push(ctx context.Context, path string, header http.Header, logs
 	return err
 }
 
-// Ask asks for something and lets use read the answer. It posts a form, as queries may be longer than an address.
+// Ask asks for something and lets use read the answer. It posts a form, as queries may be longer than an address. Where it is for the
+// engine that there is no answer, and not for the question, the error is a storage.UnavailableError.
 func (c *Client) Ask(ctx context.Context, path string, form url.Values, use func(io.Reader) error) error {
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	away := true
 	response, err := c.post(ctx, c.Queries, path, header, strings.NewReader(form.Encode()))
 	if err == nil {
 		defer drain(response)
 		if response.StatusCode != http.StatusOK {
-			err = c.refusal(path, response, read(response))
+			reason := read(response)
+			err, away = c.refusal(path, response, reason), isAway(response.StatusCode, reason)
 		} else {
-			err = use(response.Body)
+			body := &answer{Reader: response.Body}
+			err = use(body)
+			away = body.err != nil
 		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err != nil {
-		return fmt.Errorf("cannot read from %s: %w", c.Name, err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if err = fmt.Errorf("cannot read from %s: %w", c.Name, err); away {
+		return &storage.UnavailableError{Err: err}
+	}
+	return err
+}
+
+// isAway tells whether an answer is about the engine or the way to it. All others are about the question.
+func isAway(status int, reason string) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= http.StatusInternalServerError || isMisdirected(status, reason)
+}
+
+// answer is an engine's, and keeps the error that ended it early.
+type answer struct {
+	io.Reader
+	err error
+}
+
+func (a *answer) Read(p []byte) (n int, err error) {
+	n, err = a.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		a.err = err
+	}
+	return n, err
 }
 
 func (c *Client) post(ctx context.Context, client *http.Client, path string, header http.Header, body io.Reader) (*http.Response, error) {

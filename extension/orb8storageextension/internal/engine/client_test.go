@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -18,6 +19,7 @@ import (
 	"go.opentelemetry.io/collector/consumer/consumererror"
 
 	"github.com/orb8/orb8/internal/flow"
+	"github.com/orb8/orb8/internal/storage"
 )
 
 func client(t *testing.T, status int, answer string) *Client {
@@ -58,6 +60,34 @@ func TestAsk(t *testing.T) {
 	cancel()
 	assert.Equal(t, context.Canceled, client(t, http.StatusOK, "").Ask(ctx, "/q", url.Values{}, none))
 	assert.ErrorContains(t, (&Client{Queries: http.DefaultClient, Endpoint: "http://127.0.0.1:1", Name: "Loki"}).Ask(t.Context(), "/q", nil, none), "connection refused")
+}
+
+// Whoever asks is told whether the engine is why there is no answer: it may have one later.
+func TestAway(t *testing.T) {
+	isAway := func(c *Client, use func(io.Reader) error) bool {
+		err := c.Ask(t.Context(), "/q", url.Values{}, use)
+		require.ErrorContains(t, err, "cannot read from Loki: ")
+		return errors.As(err, new(*storage.UnavailableError))
+	}
+	none := func(io.Reader) error { return nil }
+	for status, away := range map[int]bool{
+		http.StatusBadRequest: false, http.StatusUnprocessableEntity: false, http.StatusUnauthorized: true, http.StatusForbidden: true,
+		http.StatusNotFound: true, http.StatusTooManyRequests: true, http.StatusInternalServerError: true, http.StatusServiceUnavailable: true,
+	} {
+		assert.Equal(t, away, isAway(client(t, status, "no"), none), status)
+	}
+	assert.True(t, isAway(&Client{Queries: http.DefaultClient, Endpoint: "http://127.0.0.1:1", Name: "Loki"}, none), "nobody listens")
+	assert.False(t, isAway(client(t, http.StatusOK, "{}"), func(io.Reader) error { return errors.New("not what was asked for") }))
+
+	torn := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "half")
+	}))
+	t.Cleanup(torn.Close)
+	assert.True(t, isAway(&Client{Queries: torn.Client(), Endpoint: torn.URL, Name: "Loki"}, func(r io.Reader) error {
+		_, err := io.ReadAll(r)
+		return err
+	}), "it ended while it answered")
 }
 
 // The way to an engine may be wrong, and the records that go there are not: they are kept until it is right.
