@@ -20,6 +20,8 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
+	// patience is how long nothing is shown before the user is told what is waited for.
+	patience = time.Second
 	// A connection that is silent for pingAfter is pinged, and given up when no answer comes within pingTimeout: so a
 	// stream notices a collector whose host went away.
 	pingAfter   = 15 * time.Second
@@ -97,12 +99,32 @@ func (a *app) connect(ctx context.Context) (*connection, error) {
 	if a.connection != nil {
 		return a.connection, nil
 	}
+	over := a.tellWaiting()
 	c, err := a.target.open(ctx, a.notice)
+	over()
 	if err != nil {
 		return nil, err
 	}
 	a.connection = c
 	return c, nil
+}
+
+// tellWaiting tells a user at a terminal what is waited for, should it take longer than patience: only kubectl takes so long before there is
+// a connection. The function that it returns ends that, and nothing is told after it.
+func (a *app) tellWaiting() (over func()) {
+	if width, _ := terminalSize(a.notices); width == 0 {
+		return func() {}
+	}
+	told := make(chan struct{})
+	timer := time.AfterFunc(patience, func() {
+		defer close(told)
+		a.notice("waiting for kubectl to reach the cluster, %v at most; --server and --agent name a collector that is reached without it", forwardTimeout)
+	})
+	return func() {
+		if !timer.Stop() {
+			<-told
+		}
+	}
 }
 
 // close ends the connection, if there is one.

@@ -2,15 +2,18 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // parentVariable makes TestChildEndsWithItsParent the process that is killed.
@@ -41,6 +44,24 @@ func TestChildEndsWithItsParent(t *testing.T) {
 	require.NoError(t, parent.Process.Kill())
 	require.Error(t, parent.Wait())
 	assert.Eventually(t, func() bool { return !isRunning(pid) }, 10*time.Second, 10*time.Millisecond)
+}
+
+// TestWaitingForKubectl holds that a user at a terminal is told what takes so long.
+func TestWaitingForKubectl(t *testing.T) {
+	agent := (&fakeCollector{status: cannedStatus()}).serve(t)
+	calls := fakeKubectl(t, "read go <$(dirname $0)/gate; "+forwardTo(agent))
+	gate := filepath.Join(filepath.Dir(calls), "gate")
+	require.NoError(t, unix.Mkfifo(gate, 0o600))
+	terminal := newTerminal(t, 200, 20)
+	a := &app{now: testNow}
+	done := make(chan int)
+	var stdout bytes.Buffer
+	go func() { done <- run(t.Context(), a, []string{"status"}, &stdout, terminal.tty) }()
+	terminal.waitFor(t, "orb8: waiting for kubectl to reach the cluster, 10s at most; --server and --agent name a collector")
+	require.NoError(t, os.WriteFile(gate, []byte("go\n"), 0o600))
+	assert.Zero(t, <-done, terminal.text())
+	assert.Contains(t, stdout.String(), "collector deploy/orb8-gateway by kubectl\n")
+	assert.Equal(t, 1, strings.Count(terminal.text(), "orb8:"), terminal.text())
 }
 
 // isRunning is false of a process that has ended, also where nobody has asked yet how.

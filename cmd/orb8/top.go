@@ -113,6 +113,10 @@ Where the output is no terminal, and with --once, it prints one table.
 		if once || a.watched || flags.Changed("output") || !isTerminal(cmd.InOrStdin()) || screenOf(cmd.OutOrStdout()).height == 0 {
 			return model.printOnce(cmd, output)
 		}
+		// What the user is told on the way would be in the picture.
+		if _, err := a.connect(cmd.Context()); err != nil {
+			return interrupted(cmd.Context(), err)
+		}
 		return model.run(cmd)
 	}
 	return cmd

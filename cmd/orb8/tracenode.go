@@ -91,7 +91,9 @@ func (n *traceNode) open(ctx context.Context, a *app, node string) (*connection,
 	}
 	ask, cancel := context.WithTimeoutCause(ctx, forwardTimeout, fmt.Errorf("kubectl took longer than %v", forwardTimeout))
 	defer cancel()
+	over := a.tellWaiting()
 	pod, err := a.kube.agentOf(ask, node)
+	over()
 	switch _, none := errors.AsType[noAgentError](err); {
 	case err == nil:
 		return a.target.forwarded(ctx, func(context.Context) (string, error) { return pod, nil })
