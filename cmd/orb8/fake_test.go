@@ -298,7 +298,7 @@ func cannedStatus() *orb8v1.GetStatusResponse {
 			},
 		},
 		Store: &orb8v1.StoreStatus{
-			Backend: "embedded", Records: 54321, Bytes: 12 << 20, MaxBytes: 256 << 20, Oldest: ago(26 * time.Hour),
+			Backend: "embedded", Records: 54321, Bytes: 12 << 20, MaxBytes: 256 << 20, HeadBytes: 3 << 20, Oldest: ago(26 * time.Hour),
 			EvictedRecords: 10, Subscribers: 1, SubscriberDrops: 2,
 		},
 	}

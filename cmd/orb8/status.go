@@ -194,7 +194,11 @@ func (p statusPrinter) store(s *orb8v1.StoreStatus) {
 	p.title("store", s.GetBackend())
 	if s.GetMaxBytes() > 0 {
 		p.line("records", grouped(s.GetRecords()))
-		p.line("size", humanBytes(s.GetBytes())+" of "+humanBytes(s.GetMaxBytes())+" ("+share(s.GetBytes(), s.GetMaxBytes())+")")
+		size := humanBytes(s.GetBytes()) + " of " + humanBytes(s.GetMaxBytes()) + " (" + share(s.GetBytes(), s.GetMaxBytes()) + ")"
+		if s.GetHeadBytes() > 0 {
+			size += " in files, " + humanBytes(s.GetHeadBytes()) + " in memory"
+		}
+		p.line("size", size)
 		p.line("oldest", p.ago(s.GetOldest()))
 		p.line("evicted", plural(s.GetEvictedRecords(), "record")+" before their time")
 	} else {

@@ -89,6 +89,7 @@ type jsonStore struct {
 	Records         *uint64 `json:"records,omitempty"`
 	Bytes           *uint64 `json:"bytes,omitempty"`
 	MaxBytes        *uint64 `json:"maxBytes,omitempty"`
+	HeadBytes       *uint64 `json:"headBytes,omitempty"`
 	Oldest          string  `json:"oldest,omitempty"`
 	EvictedRecords  *uint64 `json:"evictedRecords,omitempty"`
 	Subscribers     uint32  `json:"subscribers"`
@@ -110,6 +111,7 @@ func newJSONStatus(s *orb8v1.GetStatusResponse) jsonStatus {
 		if store.GetMaxBytes() > 0 {
 			j.Store.Records, j.Store.EvictedRecords = &store.Records, &store.EvictedRecords
 			j.Store.Bytes, j.Store.MaxBytes = &store.Bytes, &store.MaxBytes
+			j.Store.HeadBytes = &store.HeadBytes
 		}
 	}
 	return j

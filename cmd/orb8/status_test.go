@@ -31,6 +31,14 @@ func TestStatusOfAFreshCollector(t *testing.T) {
 	assert.Contains(t, got, "oldest       never\n")
 }
 
+// Records that are in no file yet take no disk, and are not nothing.
+func TestStatusOfAHead(t *testing.T) {
+	got := statusText(t, &orb8v1.GetStatusResponse{
+		Store: &orb8v1.StoreStatus{Backend: "embedded", Records: 7, MaxBytes: 8 << 30, HeadBytes: 1 << 20},
+	}, false)
+	assert.Contains(t, got, "size         0 B of 8 GiB (0 %) in files, 1 MiB in memory\n")
+}
+
 // Nobody counts what a log engine keeps, which is not the same as none.
 func TestStatusOfALogEngine(t *testing.T) {
 	s := &orb8v1.GetStatusResponse{

@@ -118,6 +118,7 @@ func statusResponse(status *storage.Status, version string) *orb8v1.GetStatusRes
 			Records:         status.Store.Records,
 			Bytes:           status.Store.Bytes,
 			MaxBytes:        status.Store.MaxBytes,
+			HeadBytes:       status.Store.HeadBytes,
 			Oldest:          timestamppb.New(status.Store.Oldest),
 			EvictedRecords:  status.Store.EvictedRecords,
 			Subscribers:     uint32(status.Store.Subscribers),

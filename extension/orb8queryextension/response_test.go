@@ -100,7 +100,7 @@ func TestMessages(t *testing.T) {
 			LastSeen: at(3), Missing: true,
 		}},
 		Store: storage.StoreStatus{
-			Backend: "embedded", Records: 1, Bytes: 2, MaxBytes: 3, Oldest: at(5), EvictedRecords: 4, Subscribers: 5, SubscriberDrops: 6,
+			Backend: "embedded", Records: 1, Bytes: 2, MaxBytes: 3, HeadBytes: 7, Oldest: at(5), EvictedRecords: 4, Subscribers: 5, SubscriberDrops: 6,
 		},
 	}, "1.2.3")))
 }

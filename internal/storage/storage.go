@@ -182,7 +182,9 @@ type StoreStatus struct {
 	Records uint64
 	// Bytes is what the records take, of memory or of a disk, MaxBytes its bound. They and Records are 0 where a log engine has them.
 	Bytes, MaxBytes uint64
-	Oldest          time.Time
+	// HeadBytes is what records take of memory that go to a file later; 0 where there are no files.
+	HeadBytes uint64
+	Oldest    time.Time
 	// EvictedRecords is the sum of Loss.EvictedRecords of all kinds since the store started.
 	EvictedRecords  uint64
 	Subscribers     int

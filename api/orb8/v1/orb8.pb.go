@@ -5019,8 +5019,11 @@ type StoreStatus struct {
 	// Subscribers of StreamEvents, and the events that slow ones lost.
 	Subscribers     uint32 `protobuf:"varint,7,opt,name=subscribers,proto3" json:"subscribers,omitempty"`
 	SubscriberDrops uint64 `protobuf:"varint,8,opt,name=subscriber_drops,json=subscriberDrops,proto3" json:"subscriber_drops,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where records are kept in files: what those take of memory that are not in a file yet. A journal beside the files has them, too. bytes
+	// is of the files alone.
+	HeadBytes     uint64 `protobuf:"varint,9,opt,name=head_bytes,json=headBytes,proto3" json:"head_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoreStatus) Reset() {
@@ -5105,6 +5108,13 @@ func (x *StoreStatus) GetSubscribers() uint32 {
 func (x *StoreStatus) GetSubscriberDrops() uint64 {
 	if x != nil {
 		return x.SubscriberDrops
+	}
+	return 0
+}
+
+func (x *StoreStatus) GetHeadBytes() uint64 {
+	if x != nil {
+		return x.HeadBytes
 	}
 	return 0
 }
@@ -5782,7 +5792,7 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\brun_time\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\arunTime\"9\n" +
 	"\x05Drops\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
-	"\apackets\x18\x02 \x01(\x04R\apackets\"\x9e\x02\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\"\xbd\x02\n" +
 	"\vStoreStatus\x12\x18\n" +
 	"\abackend\x18\x01 \x01(\tR\abackend\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\x04R\arecords\x12\x14\n" +
@@ -5791,7 +5801,9 @@ const file_orb8_v1_orb8_proto_rawDesc = "" +
 	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12'\n" +
 	"\x0fevicted_records\x18\x06 \x01(\x04R\x0eevictedRecords\x12 \n" +
 	"\vsubscribers\x18\a \x01(\rR\vsubscribers\x12)\n" +
-	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\"\xce\x03\n" +
+	"\x10subscriber_drops\x18\b \x01(\x04R\x0fsubscriberDrops\x12\x1d\n" +
+	"\n" +
+	"head_bytes\x18\t \x01(\x04R\theadBytes\"\xce\x03\n" +
 	"\x13StreamEventsRequest\x12)\n" +
 	"\x05allow\x18\x01 \x03(\v2\x13.orb8.v1.FlowFilterR\x05allow\x12'\n" +
 	"\x04deny\x18\x02 \x03(\v2\x13.orb8.v1.FlowFilterR\x04deny\x12(\n" +

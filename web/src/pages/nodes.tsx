@@ -154,7 +154,7 @@ function Store({ store, version }: { store: StoreStatusJson; version: string }) 
       <Card title="Collector" rows={[
         ['Version', version], ['Store', store.backend],
         ['Records', kept ? count(num(store.records)) : `kept by ${store.backend}, which knows how many they are`],
-        ['Size', kept ? `${bytes(num(store.bytes))} of ${bytes(num(store.maxBytes))}` : undefined],
+        ['Size', kept ? `${bytes(num(store.bytes))} of ${bytes(num(store.maxBytes))}${num(store.headBytes) > 0 ? ` in files, ${bytes(num(store.headBytes))} in memory` : ''}` : undefined],
         [kept ? 'Oldest' : 'Queries since', store.oldest && `${when(store.oldest)} (${ago(store.oldest)})`],
         ['Dropped early', !kept ? undefined : num(store.evictedRecords) > 0 ? `${count(num(store.evictedRecords))} records` : 'nothing'],
         ['Subscribers', `${store.subscribers ?? 0}, who lost ${count(num(store.subscriberDrops))} events`],

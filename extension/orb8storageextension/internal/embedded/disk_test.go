@@ -232,6 +232,26 @@ func TestDiskAnswersAsMemoryDoes(t *testing.T) {
 	assert.Equal(t, want, got, "and sent again")
 }
 
+// What is not in a file yet is neither nothing nor of the files.
+func TestStatusTellsTheHeadFromTheFiles(t *testing.T) {
+	memory, _ := newTestStore(64 << 20)
+	write(t, memory, corpus(10))
+	want := memory.Status().Store
+	assert.Zero(t, want.HeadBytes, "there are no files")
+
+	s, _ := openTestStore(t, t.TempDir())
+	write(t, s, corpus(10))
+	got := s.Status().Store
+	assert.Equal(t, want.Records, got.Records)
+	assert.Zero(t, got.Bytes)
+	assert.Equal(t, want.Bytes, got.HeadBytes)
+	seal(t, s)
+	got = s.Status().Store
+	assert.Equal(t, want.Records, got.Records)
+	assert.Positive(t, got.Bytes)
+	assert.Zero(t, got.HeadBytes)
+}
+
 func TestABatchThatIsSentAgainIsStoredOnce(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := openTestStore(t, dir)

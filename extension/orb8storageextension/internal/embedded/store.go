@@ -243,6 +243,7 @@ func (s *Store) Status() storage.Status {
 		status.Store.EvictedRecords += total.evicted
 		if s.disk != nil {
 			status.Store.Bytes += total.stored
+			status.Store.HeadBytes += total.memory
 		} else {
 			status.Store.Bytes += total.memory
 		}
