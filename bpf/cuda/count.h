@@ -5,6 +5,8 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
+#include "../buckets.h"
+
 // What calls are counted as: internal/cuda of the gpu receiver has the same numbers.
 struct count_key {
 	__u64 cgroup;
@@ -140,43 +142,11 @@ static __always_inline void unmeasured(void)
 		__sync_fetch_and_add(&l->unmeasured, 1);
 }
 
-// The smallest i such that ns is at most 1024 << i.
-static __always_inline __u32 bucket_of(__u64 ns)
-{
-	__u32 i = 0;
-
-	if (ns <= 1024)
-		return 0;
-	ns = (ns - 1) >> 10;
-	if (ns >> BUCKETS)
-		return BUCKETS - 1;
-	__u32 v = ns;
-	if (v >> 16) {
-		i += 16;
-		v >>= 16;
-	}
-	if (v >> 8) {
-		i += 8;
-		v >>= 8;
-	}
-	if (v >> 4) {
-		i += 4;
-		v >>= 4;
-	}
-	if (v >> 2) {
-		i += 2;
-		v >>= 2;
-	}
-	i += v >> 1; // v is 1, 2 or 3: the number of its bits is one more
-	i += 1;
-	return i < BUCKETS ? i : BUCKETS - 1;
-}
-
 static __noinline int wait_add(__u64 cgroup, __u32 kind, __u64 ns)
 {
 	struct count_key k = {.cgroup = cgroup, .kind = kind};
 	struct wait none = {};
-	__u32 generation = epoch & 1, bucket = bucket_of(ns);
+	__u32 generation = epoch & 1, bucket = bucket_of(ns, 10, BUCKETS);
 
 	struct wait *w = wait_lookup(generation, &k);
 	if (!w) {

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <bpf/bpf_helpers.h>
 
+#include "../buckets.h"
 #include "count.h"
 #include "kernel.h"
 
@@ -172,38 +173,6 @@ static __always_inline void latency_begin(struct task_struct *task, __u64 stack,
 	s->ns = bpf_ktime_get_ns();
 }
 
-// The smallest i such that ns is at most 256 << i.
-static __always_inline __u32 bucket_of(__u64 ns)
-{
-	__u32 i = 0;
-
-	if (ns <= 256)
-		return 0;
-	ns = (ns - 1) >> 8;
-	if (ns >> BUCKETS)
-		return BUCKETS - 1;
-	__u32 v = ns;
-	if (v >> 16) {
-		i += 16;
-		v >>= 16;
-	}
-	if (v >> 8) {
-		i += 8;
-		v >>= 8;
-	}
-	if (v >> 4) {
-		i += 4;
-		v >>= 4;
-	}
-	if (v >> 2) {
-		i += 2;
-		v >>= 2;
-	}
-	i += v >> 1; // v is 1, 2 or 3: the number of its bits is one more
-	i += 1;
-	return i < BUCKETS ? i : BUCKETS - 1;
-}
-
 static __always_inline void *error_lookup(__u32 generation, const struct error_key *k)
 {
 	if (generation) {
@@ -266,7 +235,7 @@ static __noinline int latency_overflow(__u64 key, __u32 number, __u64 ns, __u32 
 {
 	struct call_key k = {.key = key, .number = number};
 	struct cell none = {};
-	__u32 generation = epoch & 1, bucket = bucket_of(ns);
+	__u32 generation = epoch & 1, bucket = bucket_of(ns, 8, BUCKETS);
 
 	struct cell *c = latency_lookup(generation, &k);
 	if (!c) {
@@ -333,7 +302,7 @@ static __always_inline void latency_end(__u64 stack, long ret)
 	if (n >= row_limit)
 		i += cell_limit;
 	struct cell *c = bpf_map_lookup_elem(&cells, &i);
-	__u32 bucket = bucket_of(ns);
+	__u32 bucket = bucket_of(ns, 8, BUCKETS);
 	if (!c || bucket >= BUCKETS)
 		return;
 	c->ns += ns;
