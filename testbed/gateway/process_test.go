@@ -66,6 +66,8 @@ func (p *process) scrape(ctx context.Context) (took time.Duration, series, bytes
 	if err != nil {
 		return 0, 0, 0, err
 	}
+	// As of Prometheus 3, which takes names as they are.
+	request.Header.Set("Accept", "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0, 0, 0, err
