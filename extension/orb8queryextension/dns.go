@@ -65,9 +65,9 @@ func parseLookupFilter(f *orb8v1.DnsFilter) (storage.LookupFilter, error) {
 }
 
 func lookupsResponse(result *storage.LookupResult) *orb8v1.QueryDnsResponse {
-	lookups := make([]*orb8v1.DnsLookup, len(result.Lookups))
+	lookups, labels := make([]*orb8v1.DnsLookup, len(result.Lookups)), labelSets{}
 	for i := range lookups {
-		lookups[i] = lookupMessage(&result.Lookups[i])
+		lookups[i] = lookupMessage(&result.Lookups[i], labels)
 	}
 	return &orb8v1.QueryDnsResponse{
 		Lookups:      lookups,
@@ -79,7 +79,7 @@ func lookupsResponse(result *storage.LookupResult) *orb8v1.QueryDnsResponse {
 	}
 }
 
-func lookupMessage(l *flow.Lookup) *orb8v1.DnsLookup {
+func lookupMessage(l *flow.Lookup, labels labelSets) *orb8v1.DnsLookup {
 	answers := make([]*orb8v1.DnsAnswer, len(l.Answers))
 	for i, a := range l.Answers {
 		answers[i] = &orb8v1.DnsAnswer{Name: a.Name, Type: a.Type, TtlSeconds: uint32(a.TTL / time.Second), Data: a.Data}
@@ -89,8 +89,8 @@ func lookupMessage(l *flow.Lookup) *orb8v1.DnsLookup {
 		Node:       l.Node,
 		Direction:  orb8v1.Direction(l.Direction),
 		Transport:  l.Transport.String(),
-		Client:     endpointMessage(&l.Client),
-		Server:     endpointMessage(&l.Server),
+		Client:     endpointMessage(&l.Client, labels),
+		Server:     endpointMessage(&l.Server, labels),
 		Interface:  l.Interface,
 		Name:       l.Name,
 		Type:       l.Type,

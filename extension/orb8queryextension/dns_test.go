@@ -119,7 +119,7 @@ func TestLookupMessage(t *testing.T) {
 	l := lookup("a.example")
 	l.Time = time.Unix(1, 0)
 	// Its formatter puts blanks in at random.
-	got := strings.ReplaceAll(strings.Join(strings.Fields(protojson.Format(lookupMessage(&l))), ""), " ", "")
+	got := strings.ReplaceAll(strings.Join(strings.Fields(protojson.Format(lookupMessage(&l, nil))), ""), " ", "")
 	for _, want := range []string{
 		`"time":"1970-01-01T00:00:01Z"`, `"direction":"DIRECTION_EGRESS"`, `"transport":"udp"`, `"interface":"veth1"`, `"name":"a.example"`,
 		`"type":"A"`, `"rcode":"NOERROR"`, `"latency":"0.001500s"`, `"queries":"2"`, `"truncated":true`, `"incomplete":true`,
@@ -132,5 +132,5 @@ func TestLookupMessage(t *testing.T) {
 func TestAnEndpointTellsTheNameItWasLookedUpBy(t *testing.T) {
 	r := record(443)
 	r.Destination.Name = "www.example.com"
-	assert.Equal(t, "www.example.com", flowMessage(&r).GetDestination().GetName())
+	assert.Equal(t, "www.example.com", flowMessage(&r, nil).GetDestination().GetName())
 }

@@ -14,9 +14,11 @@ import (
 )
 
 func flowsResponse(result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
-	flows := make([]*orb8v1.Flow, len(result.Flows))
+	flows, labels := make([]*orb8v1.Flow, len(result.Flows)), labelSets{}
 	for i := range flows {
-		flows[i] = rowMessage(&result.Flows[i])
+		flows[i] = rowMessage(&result.Flows[i], labels)
+		// Of many rows the other ends alone are a lot of memory.
+		result.Flows[i].Other = nil
 	}
 	return &orb8v1.QueryFlowsResponse{
 		Flows:        flows,
@@ -28,7 +30,7 @@ func flowsResponse(result *storage.FlowResult) *orb8v1.QueryFlowsResponse {
 	}
 }
 
-func flowMessage(r *flow.Record) *orb8v1.Flow {
+func flowMessage(r *flow.Record, labels labelSets) *orb8v1.Flow {
 	return &orb8v1.Flow{
 		Start: timestamppb.New(r.Start),
 		End:   timestamppb.New(r.End),
@@ -36,8 +38,8 @@ func flowMessage(r *flow.Record) *orb8v1.Flow {
 		// The numbers of these enumerations are the model's; a test holds them together.
 		Direction:    orb8v1.Direction(r.Direction),
 		Transport:    r.Transport.String(),
-		Source:       endpointMessage(&r.Source),
-		Destination:  endpointMessage(&r.Destination),
+		Source:       endpointMessage(&r.Source, labels),
+		Destination:  endpointMessage(&r.Destination, labels),
 		Bytes:        r.Bytes,
 		Packets:      r.Packets,
 		Connections:  r.Connections,
@@ -66,7 +68,22 @@ func durationMessage(d time.Duration) *durationpb.Duration {
 	return durationpb.New(d)
 }
 
-func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {
+// labelSets are the labels of a reply's pods by how records have them, so that messages of pods with the same ones share them: a map of
+// its own for each end would be a third of a large reply. A nil one keeps nothing.
+type labelSets map[string]map[string]string
+
+func (s labelSets) parse(labels string) map[string]string {
+	if parsed, known := s[labels]; known || labels == "" {
+		return parsed
+	}
+	parsed := flow.ParseLabels(labels)
+	if s != nil {
+		s[labels] = parsed
+	}
+	return parsed
+}
+
+func endpointMessage(e *flow.Endpoint, labels labelSets) *orb8v1.Endpoint {
 	return &orb8v1.Endpoint{
 		Address:      e.Addr.Addr().String(),
 		Port:         uint32(e.Addr.Port()),
@@ -83,7 +100,7 @@ func endpointMessage(e *flow.Endpoint) *orb8v1.Endpoint {
 		WorkloadKind: e.Identity.WorkloadKind,
 		Service:      e.Identity.Service,
 		Node:         e.Identity.KubernetesNode,
-		Labels:       flow.ParseLabels(e.Identity.Labels),
+		Labels:       labels.parse(e.Identity.Labels),
 	}
 }
 
@@ -99,9 +116,9 @@ func eventResponse(e storage.Event, dropped uint64) *orb8v1.StreamEventsResponse
 	case e.Anomaly != nil:
 		response.Time, response.Anomaly = timestamppb.New(e.Anomaly.Time), anomalyMessage(e.Anomaly)
 	case e.Flow.Lookup != nil:
-		response.Time, response.Dns = timestamppb.New(e.Flow.End), lookupMessage(e.Flow.Lookup)
+		response.Time, response.Dns = timestamppb.New(e.Flow.End), lookupMessage(e.Flow.Lookup, nil)
 	default:
-		response.Time, response.Flow = timestamppb.New(e.Flow.End), flowMessage(&e.Flow.Record)
+		response.Time, response.Flow = timestamppb.New(e.Flow.End), flowMessage(&e.Flow.Record, nil)
 	}
 	return response
 }

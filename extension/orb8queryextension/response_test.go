@@ -2,6 +2,7 @@ package orb8queryextension
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func TestMessages(t *testing.T) {
 
 	assert.JSONEq(t, `{
 		"version": "1.2.3",
-		"store": {"backend": "embedded", "records": "1", "bytes": "2", "maxBytes": "3", "oldest": "2026-01-02T03:04:05Z",
+		"store": {"backend": "embedded", "records": "1", "bytes": "2", "maxBytes": "3", "headBytes": "7", "oldest": "2026-01-02T03:04:05Z",
 			"evictedRecords": "4", "subscribers": 5, "subscriberDrops": "6"},
 		"nodes": [{
 			"node": "node-a", "version": "0.1.0", "kernel": "6.12", "lastSeen": "2026-01-02T03:04:03Z",
@@ -103,6 +104,22 @@ func TestMessages(t *testing.T) {
 			Backend: "embedded", Records: 1, Bytes: 2, MaxBytes: 3, HeadBytes: 7, Oldest: at(5), EvictedRecords: 4, Subscribers: 5, SubscriberDrops: 6,
 		},
 	}, "1.2.3")))
+}
+
+// A large reply is mostly of a few pods' labels, which it has in memory once.
+func TestMessagesShareLabels(t *testing.T) {
+	flows := make([]storage.Flow, 3)
+	for i, labels := range []string{"app=web,tier=front", "app=web,tier=front", "app=db"} {
+		flows[i].Source.Identity.Labels = labels
+	}
+	got := flowsResponse(&storage.FlowResult{Flows: flows}).GetFlows()
+	web := map[string]string{"app": "web", "tier": "front"}
+	assert.Equal(t, web, got[0].GetSource().GetLabels())
+	assert.Equal(t, web, got[1].GetSource().GetLabels())
+	assert.Equal(t, map[string]string{"app": "db"}, got[2].GetSource().GetLabels())
+	assert.Nil(t, got[0].GetDestination().GetLabels())
+	address := func(f *orb8v1.Flow) uintptr { return reflect.ValueOf(f.GetSource().GetLabels()).Pointer() }
+	assert.Equal(t, address(got[0]), address(got[1]))
 }
 
 func BenchmarkFlowsResponse(b *testing.B) {

@@ -10,10 +10,10 @@ import (
 
 // rowMessage is a flow with what only the other end knows: who is there, the address behind a translated one, the health
 // of the socket that sends from there, and what it counted.
-func rowMessage(f *storage.Flow) *orb8v1.Flow {
+func rowMessage(f *storage.Flow, labels labelSets) *orb8v1.Flow {
 	far := f.Other
 	if far == nil {
-		return flowMessage(&f.Record)
+		return flowMessage(&f.Record, labels)
 	}
 	r := f.Record
 	r.SRTT, r.MinRTT = cmp.Or(r.SRTT, far.SRTT), cmp.Or(r.MinRTT, far.MinRTT)
@@ -26,12 +26,12 @@ func rowMessage(f *storage.Flow) *orb8v1.Flow {
 	if !translated {
 		peer.Identity = peerIdentity(&peer.Identity, &own.Identity)
 	}
-	m := flowMessage(&r)
+	m := flowMessage(&r, labels)
 	if translated {
 		if isServer(far) {
-			m.Backend = endpointMessage(own)
+			m.Backend = endpointMessage(own, labels)
 		} else {
-			m.Origin = endpointMessage(own)
+			m.Origin = endpointMessage(own, labels)
 		}
 	}
 	m.OtherEnd = &orb8v1.OtherEnd{Node: far.Node, Bytes: far.Bytes, Packets: far.Packets}

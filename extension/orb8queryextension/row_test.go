@@ -73,7 +73,7 @@ func TestRowOfBothEnds(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			m := rowMessage(&storage.Flow{Record: tt.row, Other: &tt.other})
+			m := rowMessage(&storage.Flow{Record: tt.row, Other: &tt.other}, nil)
 			assert.Equal(t, tt.source, m.GetSource().GetPod())
 			assert.Equal(t, tt.destination, m.GetDestination().GetPod())
 			assert.Equal(t, tt.backend, describe(m.GetBackend()))
@@ -92,7 +92,7 @@ func TestRowKeepsWhatItsOwnEndKnows(t *testing.T) {
 	other.SRTT, other.MinRTT, other.Retransmits, other.ZeroWindows = time.Minute, time.Hour, 99, 4
 	other.Handshake, other.Outcome, other.Bytes, other.Packets = time.Minute, flow.OutcomeReset, 90, 1
 
-	m := rowMessage(&storage.Flow{Record: row, Other: &other})
+	m := rowMessage(&storage.Flow{Record: row, Other: &other}, nil)
 	assert.Equal(t, "as the client knows it", m.GetDestination().GetPod())
 	assert.Equal(t, durationpb.New(time.Second), m.GetSrtt())
 	assert.EqualValues(t, 3, m.GetRetransmits())
@@ -141,13 +141,13 @@ func TestOutcomeOfBothEnds(t *testing.T) {
 		{flow.OutcomeClosed, flow.OutcomeUnknown, flow.OutcomeClosed},
 	} {
 		row.Outcome, other.Outcome = tt.near, tt.far
-		assert.Equal(t, tt.want.String(), rowMessage(&storage.Flow{Record: row, Other: &other}).GetOutcome(), "%v", tt)
+		assert.Equal(t, tt.want.String(), rowMessage(&storage.Flow{Record: row, Other: &other}, nil).GetOutcome(), "%v", tt)
 	}
 }
 
 func TestRowOfOneEnd(t *testing.T) {
 	row := view("a", flow.Egress, flow.InitiatorSource, "10.0.0.1:1", "10.0.0.2:2", flow.Identity{Pod: "web-0"})
-	m := rowMessage(&storage.Flow{Record: row})
+	m := rowMessage(&storage.Flow{Record: row}, nil)
 	assert.Nil(t, m.GetOtherEnd())
 	assert.Nil(t, m.GetBackend())
 	assert.Nil(t, m.GetOrigin())
