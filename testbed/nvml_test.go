@@ -53,9 +53,16 @@ func TestTheCollectorReadsNVML(t *testing.T) {
 		return strings.Contains(status(), "gpus         1 NVIDIA H100 80GB HBM3\n") && strings.Contains(status(), "gpu source   nvml up, ")
 	}, func() any { return status() })
 
+	file.Append("event 0 8 79 4294967295 4294967295\n")
+	failures := func() string {
+		stdout, _, _ := c.CLI("gpu", "--errors")
+		return stdout
+	}
+	collector.Await(t, "orb8 gpu --errors has it afterwards", func() bool { return strings.Contains(failures(), "XID 79") }, func() any { return failures() })
+
 	file.Set("init 9\n")
 	collector.Await(t, "orb8 status says that the driver is gone", func() bool {
-		return strings.Contains(status(), "gpus         none that a source sees\n") && strings.Contains(status(), "Driver Not Loaded")
+		return strings.Contains(status(), "gpus         none that a source sees\n") && strings.Contains(status(), "gpu source   nvml absent: ")
 	}, func() any { return status() })
 	collector.Await(t, "the log says that the driver is gone", func() bool { return strings.Contains(c.Log(), "Driver Not Loaded") }, func() any { return c.Log() })
 	file.Set(gpus)

@@ -25,7 +25,7 @@ const (
 
 func newGPUCommand(a *app) *cobra.Command {
 	req := &orb8v1.QueryGpuRequest{}
-	output := outputTable
+	output, failures := outputTable, false
 	cmd := &cobra.Command{
 		Use:   "gpu",
 		Short: "Show GPUs: how busy each is, and with which pods",
@@ -34,12 +34,18 @@ below it one for each container that has it. UTIL and POWER are means of the ran
 the newest. What is measured for the whole GPU is a container's only while no other has that GPU; where
 several share it, theirs is what was measured for their processes, and - where nothing was.
 
+With --errors a line is an error of a GPU instead, of the last day or since --since: XID errors of the
+driver, double-bit errors of memory and rows that were remapped, with who had the GPU then.
+
 ` + filterHelp,
 		Example: `  # Which pods have GPUs, and do they use them?
   orb8 gpu
 
   # How busy were the GPUs of one pod in the last hour?
   orb8 gpu --pod ml/train-0 --since 1h
+
+  # What went wrong with the GPUs of a node in the last week?
+  orb8 gpu --errors --node worker-1 --since 7d
 
   # Pods with a GPU that they hardly used, over a day
   orb8 gpu --since 1d -o jsonl | jq -c 'select(.pod and .utilization < 0.05) | [.namespace, .pod, .model, .utilization]'`,
@@ -48,6 +54,7 @@ several share it, theirs is what was measured for their processes, and - where n
 	cmd.Flags().SortFlags = false
 	addTimeFlags(cmd, a, "what was measured", &req.Since, &req.Until)
 	filter := addGPUFilters(cmd, a)
+	cmd.Flags().BoolVar(&failures, "errors", false, "show what went wrong, and when, instead of what the GPUs did")
 	addOutputFlag(cmd, &output, rowOutputs())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := filter.check(); err != nil {
@@ -57,6 +64,9 @@ several share it, theirs is what was measured for their processes, and - where n
 			return err
 		}
 		req.Allow, req.Deny = filter.allow.gpus(), denied(filter, (*choice).gpus)
+		if failures {
+			return a.gpuErrors(cmd, req, output)
+		}
 		return a.queryGPU(cmd, req, output)
 	}
 	return cmd

@@ -294,14 +294,9 @@ type jsonGPUContainer struct {
 
 func (g *gpuActivity) json() jsonGPUActivity {
 	j := jsonGPUActivity{
-		Kind: g.kind(), Time: rfc3339(timestamppb.New(g.at)), Node: g.node, Containers: []jsonGPUContainer{},
+		Kind: g.kind(), Time: rfc3339(timestamppb.New(g.at)), Node: g.node, Containers: newJSONGPUContainers(g.containers),
 		UUID: g.device.GetId(), Errors: uint64(g.errors), Launches: uint64(g.launches), Allocated: uint64(g.allocated),
 		Waits: uint64(g.waits), Waited: g.waited,
-	}
-	for _, c := range g.containers {
-		j.Containers = append(j.Containers, jsonGPUContainer{
-			Namespace: c.GetNamespace(), Pod: c.GetPod(), Container: c.GetName(), ContainerID: c.GetId(), Cgroup: c.GetCgroup(), Unit: c.GetUnit(),
-		})
 	}
 	if g.device != nil {
 		j.GPU = new(g.device.GetIndex())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -179,6 +180,8 @@ func (r *gpuReceiver) scrape(ctx context.Context) (pmetric.Metrics, error) {
 	for _, c := range r.quarrels.update(to.conflicts(), to.at) {
 		r.quarrel(ctx, &c)
 	}
+	// Before the counts of errors, which devices have that no source sees any more.
+	devices := maps.Clone(to.known)
 	r.events.interval(to)
 	r.report(failures)
 	r.scrapes++
@@ -186,7 +189,7 @@ func (r *gpuReceiver) scrape(ctx context.Context) (pmetric.Metrics, error) {
 		r.failedScrapes++
 	}
 	if r.tellStatus != nil {
-		r.tellStatus(ctx, r.status(to, time.Since(to.at)))
+		r.tellStatus(ctx, r.status(to.at, devices))
 	}
 	md := to.emit(r.mb, r.started)
 	if len(failures) > 0 {

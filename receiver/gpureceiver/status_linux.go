@@ -39,14 +39,14 @@ func (s *sourceState) state(err error, more bool) string {
 // instancePrefix begins the UUIDs of MIG instances. Of one that the kubelet alone tells of it is all that is known.
 const instancePrefix = "MIG-"
 
-// status is how the receiver is after a scrape. The caller holds the lock.
-func (r *gpuReceiver) status(to *recorder, took time.Duration) gpu.Status {
+// status is how the receiver is after a scrape, whose sources saw the devices. The caller holds the lock.
+func (r *gpuReceiver) status(at time.Time, devices map[string]knownDevice) gpu.Status {
 	s := gpu.Status{
-		Version: r.set.BuildInfo.Version, Kernel: r.kernel, Time: to.at, Started: r.started, Interval: r.cfg.CollectionInterval,
-		Scrapes: r.scrapes, FailedScrapes: r.failedScrapes, ScrapeTime: took, LostEvents: r.lostEvents.Load(),
+		Version: r.set.BuildInfo.Version, Kernel: r.kernel, Time: at, Started: r.started, Interval: r.cfg.CollectionInterval,
+		Scrapes: r.scrapes, FailedScrapes: r.failedScrapes, ScrapeTime: time.Since(at), LostEvents: r.lostEvents.Load(),
 		Conflicts: r.quarrels.lasting(),
 	}
-	for _, d := range to.known {
+	for _, d := range devices {
 		if d.Parent != "" || strings.HasPrefix(d.ID, instancePrefix) {
 			s.Instances++
 			continue

@@ -78,6 +78,18 @@ func TestStatusOfEachScrape(t *testing.T) {
 	assert.Equal(t, expected, statusesOf(t, sink))
 }
 
+// What is counted of a device that is gone does not bring it back.
+func TestADeviceOfErrorsAloneIsNotInTheStatus(t *testing.T) {
+	r, _, _ := newTestReceiver(t)
+	sink := &consumertest.LogsSink{}
+	r.logs, r.tellStatus = sink, r.sendStatus
+	r.events.xids[incident{name: eventXID, device: "GPU-0", code: 79}] = 1
+	md, err := r.scrape(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 1, md.DataPointCount())
+	assert.Empty(t, statusesOf(t, sink)[0].Models)
+}
+
 // A conflict is in the status for as long as it is there, from the scrape on that tells of it.
 func TestConflictsInTheStatus(t *testing.T) {
 	one := conflict{kind: conflictOwner, device: "GPU-1", about: "container", first: "ml/a/main", other: "ml/b/main"}
@@ -105,6 +117,6 @@ func TestLostEventsAreInTheStatus(t *testing.T) {
 	to := newRecorder(time.Now())
 	logs := r.events.logs(incident{name: eventDoubleBitECC, device: "GPU-0"}, to.at, 1)
 	r.sendEvents(logs)
-	r.sendStatus(t.Context(), r.status(to, time.Millisecond))
-	assert.EqualValues(t, 1, r.status(to, time.Millisecond).LostEvents, "a status is no event")
+	r.sendStatus(t.Context(), r.status(to.at, nil))
+	assert.EqualValues(t, 1, r.status(to.at, nil).LostEvents, "a status is no event")
 }
