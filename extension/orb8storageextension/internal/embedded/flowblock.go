@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"net/netip"
+	"runtime"
 	"slices"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
@@ -12,6 +13,10 @@ import (
 
 // batchRows is how many rows are made or used at once on their way to or from a block.
 const batchRows = 1024
+
+// letOthersRun is called after every few rows on their way to a block. Writing and merging take a processor for seconds: queries and writers
+// would wait for up to 10 ms, again and again, until the runtime makes room for them.
+func letOthersRun() { runtime.Gosched() }
 
 // place is where a row is, with what it is sorted by.
 type place struct {
@@ -34,6 +39,7 @@ func flowRows(views []view) iter.Seq2[[]block.FlowRow, error] {
 			if !yield(rows, nil) {
 				return
 			}
+			letOthersRun()
 			places = places[len(rows):]
 		}
 	}

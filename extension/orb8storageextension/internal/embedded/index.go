@@ -177,6 +177,9 @@ func (x *indexWriter) add(r *row, h *health, sameFlow uint64) {
 	if x.count++; x.count%pageRows == 0 {
 		x.endPage(page)
 	}
+	if x.count%batchRows == 0 {
+		letOthersRun()
+	}
 }
 
 func (x *indexWriter) address(a [16]byte, page uint32) uint32 {

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/orb8/orb8/internal/flow"
 )
@@ -99,7 +100,9 @@ func unzigzag(n uint64) int64 { return int64(n>>1) ^ -int64(n&1) }
 
 // pageReader decodes what pageWriter encoded.
 type pageReader struct {
-	buf       []byte
+	buf []byte
+	// at is where the next byte is read.
+	at        int
 	addresses []byte
 	// short tells that the buffer ended too early: what was read after that is zero.
 	short  bool
@@ -161,26 +164,43 @@ func (r *pageReader) next() (hasHealth bool) {
 }
 
 func (r *pageReader) number() uint64 {
-	if len(r.buf) > 0 && r.buf[0] < 0x80 {
-		n := uint64(r.buf[0])
-		r.buf = r.buf[1:]
-		return n
+	if r.at < len(r.buf) && r.buf[r.at] < 0x80 {
+		r.at++
+		return uint64(r.buf[r.at-1])
 	}
-	n, width := binary.Uvarint(r.buf)
+	return r.longNumber()
+}
+
+// longNumber reads a number of several bytes. Those of at most eight, which are nearly all, it reads at once: a loop over bytes whose
+// number nobody foresees is what reading a page would spend most of its time on.
+func (r *pageReader) longNumber() uint64 {
+	if len(r.buf)-r.at >= 8 {
+		n := binary.LittleEndian.Uint64(r.buf[r.at:])
+		if ends := ^n & 0x8080808080808080; ends != 0 {
+			r.at += bits.TrailingZeros64(ends)/8 + 1
+			n &= (ends ^ (ends - 1)) & 0x7f7f7f7f7f7f7f7f
+			n = n&0x007f007f007f007f | n&0x7f007f007f007f00>>1
+			n = n&0x00003fff00003fff | n&0x3fff00003fff0000>>2
+			return n&0x000000000fffffff | n&0x0fffffff00000000>>4
+		}
+	}
+	n, width := binary.Uvarint(r.buf[r.at:])
 	if width <= 0 {
-		r.short, r.buf = true, nil
+		r.end()
 		return 0
 	}
-	r.buf = r.buf[width:]
+	r.at += width
 	return n
 }
 
 func (r *pageReader) bytes(n int) []byte {
-	if n > len(r.buf) {
-		r.short, r.buf = true, nil
+	if n > len(r.buf)-r.at {
+		r.end()
 		return nil
 	}
-	b := r.buf[:n]
-	r.buf = r.buf[n:]
-	return b
+	r.at += n
+	return r.buf[r.at-n : r.at]
 }
+
+// end notes that the buffer ended too early: nothing more is read.
+func (r *pageReader) end() { r.short, r.at = true, len(r.buf) }

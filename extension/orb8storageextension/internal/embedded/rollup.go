@@ -225,8 +225,8 @@ func (u *rollup) encode() []byte {
 
 var errRollup = errors.New("its rollup ends too early")
 
-// rollup hands what an index sums to functions: sums of flows, which are valid until the function returns, and open flows.
-func (x *index) rollup(w *words, sum func(*rollupKey, *rollupSums), open func(*openFlow)) error {
+// rollup hands what an index sums to a function, for which the sums are valid until it returns. It returns where the open flows are.
+func (x *index) rollup(sum func(*rollupKey, *rollupSums)) (open int, err error) {
 	r := &pageReader{buf: x.rollups}
 	var key rollupKey
 	var sums rollupSums
@@ -234,10 +234,16 @@ func (x *index) rollup(w *words, sum func(*rollupKey, *rollupSums), open func(*o
 		key.decode(r)
 		sums.decode(r)
 		if r.short {
-			return errRollup
+			return 0, errRollup
 		}
 		sum(&key, &sums)
 	}
+	return r.at, nil
+}
+
+// openFlows hands the open flows of an index to a function.
+func (x *index) openFlows(at int, w *words, open func(*openFlow)) error {
+	r := &pageReader{buf: x.rollups, at: at}
 	for range r.number() {
 		var o openFlow
 		o.rollupKey.decode(r)

@@ -80,10 +80,7 @@ func (s *Store) sumRollups(ctx context.Context, query *storage.AggregateQuery, g
 		a.add(&views[i])
 	}
 	a.join()
-	r := rollupSum{
-		query: query, groups: groups, rows: a, indexes: whole, times: times,
-		ids: map[string]uint32{}, scattered: map[flowID]*scattered{},
-	}
+	r := rollupSum{store: s, query: query, groups: groups, rows: a, indexes: whole, times: times, scattered: map[flowID]*scattered{}}
 	if err := r.run(ctx); err != nil {
 		return coverage, err
 	}
@@ -92,6 +89,7 @@ func (s *Store) sumRollups(ctx context.Context, query *storage.AggregateQuery, g
 
 // rollupSum sums rollups and rows.
 type rollupSum struct {
+	store   *Store
 	query   *storage.AggregateQuery
 	groups  *storage.Groups
 	rows    *aggregation
@@ -101,23 +99,11 @@ type rollupSum struct {
 	// scattered are the flows that are open anywhere.
 	scattered map[flowID]*scattered
 
-	// pairs number the pairs of what the dimensions before one are and what it is, by that dimension: the last number is the group's.
-	pairs []map[uint64]uint32
-	// keys are the numbers of the values of all groups, one after another, and sums their sums.
+	// sums are what the blocks' rollups sum up to, of the groups that are seen in any; keys and values are a question's.
+	seen   []bool
+	sums   []uint64
 	keys   []uint32
-	sums   []rollupSums
-	ids    map[string]uint32
 	values []string
-}
-
-func (r *rollupSum) id(value string) uint32 {
-	id, known := r.ids[value]
-	if !known {
-		id = uint32(len(r.values))
-		r.ids[value] = id
-		r.values = append(r.values, value)
-	}
-	return id
 }
 
 func (r *rollupSum) run(ctx context.Context) error {
@@ -128,27 +114,22 @@ func (r *rollupSum) run(ctx context.Context) error {
 		}
 		r.words = append(r.words, w)
 	}
-	for i, x := range r.indexes {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		v := r.newSums(r.words[i])
-		if err := faults(func() error {
-			return x.rollup(r.words[i], v.add, func(o *openFlow) { r.addOpen(*o, r.record(i, &o.near, o.transport)) })
-		}); err != nil {
-			return &indexError{x, err}
-		}
+	if err := r.sumIndexes(ctx); err != nil {
+		return err
 	}
 	r.addRows()
 	if err := r.settle(ctx); err != nil {
 		return err
 	}
-	by := make([]string, len(r.query.By))
-	for at := range r.sums {
+	by, n := make([]string, len(r.query.By)), len(r.query.Measures)
+	for at, seen := range r.seen {
+		if !seen {
+			continue
+		}
 		for i := range by {
 			by[i] = r.values[r.keys[at*len(by)+i]]
 		}
-		r.groups.Add(by, r.measured(&r.sums[at]), time.Time{})
+		r.groups.Add(by, r.sums[at*n:(at+1)*n], time.Time{})
 	}
 	return nil
 }
@@ -321,83 +302,95 @@ func (r *rollupSum) addView(of *scattered, v *openView) {
 	r.groups.Add(by, r.measured(&sums), time.Time{})
 }
 
-// indexSums adds the sums of one index.
+// indexSums adds up the sums of one index.
 type indexSums struct {
-	*rollupSum
-	words *words
-	// values are, for each dimension of an end, the number of each identity's value plus 1; 0 is not asked for yet.
-	values    [][]uint32
+	*question
+	part
+	words     *words
+	selection *storage.Selection
+	by        []rolledUpBy
+	// measures are where the asked ones are in the sums.
+	measures []int
+	// places are those of groups in part, plus 1; 0 is not there yet.
+	places []uint32
+
 	near, far flow.Record
 	empty     uint32
 	key       []uint32
 }
 
-func (r *rollupSum) newSums(w *words) *indexSums {
-	v := &indexSums{rollupSum: r, words: w, values: make([][]uint32, len(r.query.By)), key: make([]uint32, len(r.query.By)), empty: r.id("")}
-	for i := range v.values {
-		v.values[i] = make([]uint32, len(w.identities))
+// rolledUpBy is a dimension.
+type rolledUpBy struct {
+	of          func(storage.FlowRow) string
+	transport   bool
+	destination bool
+	// values are the number of each identity's value plus 1; 0 is not asked for yet.
+	values []uint32
+}
+
+func newIndexSums(q *question, w *words, query *storage.AggregateQuery) *indexSums {
+	s := &indexSums{question: q, words: w, selection: &query.Flows, key: make([]uint32, len(query.By)), empty: q.id("")}
+	for _, name := range query.By {
+		s.by = append(s.by, rolledUpBy{
+			of: storage.FlowDimension(name), transport: name == "transport", destination: strings.HasPrefix(name, "destination."),
+			values: make([]uint32, len(w.identities)),
+		})
 	}
-	return v
+	for _, name := range query.Measures {
+		s.measures = append(s.measures, slices.Index(storage.Measures(storage.SignalFlows), name))
+	}
+	return s
 }
 
 func (v *indexSums) add(k *rollupKey, sums *rollupSums) {
-	if !v.query.Flows.Empty() && !v.selects(k) {
+	if !v.selection.Empty() && !v.selects(k) {
 		return
 	}
 	key := v.key
-	for i, name := range v.query.By {
-		if name == "transport" {
+	for i := range v.by {
+		by := &v.by[i]
+		if by.transport {
 			key[i] = v.id(k.transport.String())
 			continue
 		}
 		best, second := k.near.source, k.far.source
 		other := k.far.direction == flow.Egress
-		if name[0] == 'd' {
+		if by.destination {
 			best, second = k.near.destination, k.far.destination
 			other = k.far.direction == flow.Ingress
 		}
 		if other {
 			best, second = second, best
 		}
-		key[i] = v.value(i, name, best)
+		key[i] = v.value(by, best)
 		if key[i] == v.empty && k.far.direction != 0 {
-			key[i] = v.value(i, name, second)
+			key[i] = v.value(by, second)
 		}
 	}
-	v.sums[v.group(key)].add(sums)
-}
-
-// group returns where the sums of a group are.
-func (r *rollupSum) group(key []uint32) uint32 {
-	var at uint32
-	fresh := len(r.sums) == 0
-	for i, value := range key {
-		if i == len(r.pairs) {
-			r.pairs = append(r.pairs, map[uint64]uint32{})
-		}
-		pair := uint64(at)<<32 | uint64(value)
-		number, known := r.pairs[i][pair]
-		if !known {
-			number = uint32(len(r.pairs[i]))
-			r.pairs[i][pair] = number
-		}
-		at, fresh = number, !known
+	group := v.question.group(key)
+	if more := v.question.groups - len(v.places); more > 0 {
+		v.places = append(v.places, make([]uint32, more)...)
 	}
-	if fresh {
-		r.keys, r.sums = append(r.keys, key...), append(r.sums, rollupSums{})
+	if v.places[group] == 0 {
+		v.part.groups = append(v.part.groups, group)
+		v.part.sums = append(v.part.sums, make([]uint64, len(v.measures))...)
+		v.places[group] = uint32(len(v.part.groups))
 	}
-	return at
+	at := int(v.places[group]-1) * len(v.measures)
+	for i, measure := range v.measures {
+		v.part.sums[at+i] += sums[measure]
+	}
 }
 
 // value returns the number of what an identity has of a dimension.
-func (v *indexSums) value(i int, name string, identity uint32) uint32 {
-	if v.values[i][identity] == 0 {
+func (v *indexSums) value(by *rolledUpBy, identity uint32) uint32 {
+	if by.values[identity] == 0 {
 		var r flow.Record
 		r.Source.Identity = v.words.identities[identity]
 		r.Destination.Identity = v.words.identities[identity]
-		v.values[i][identity] = v.id(storage.FlowDimension(name)(storage.FlowRow{Own: &r})) + 1
+		by.values[identity] = v.id(by.of(storage.FlowRow{Own: &r})) + 1
 	}
-	return v.values[i][identity] - 1
+	return by.values[identity] - 1
 }
 
 // selects is selector.selects of flows that are summed.
@@ -407,7 +400,7 @@ func (v *indexSums) selects(k *rollupKey) bool {
 		r.Source.Identity, r.Destination.Identity = v.words.identities[of.source], v.words.identities[of.destination]
 	}
 	fill(&v.near, &k.near)
-	selection := &v.query.Flows
+	selection := v.selection
 	if k.far.direction == 0 {
 		return selection.Match(&v.near)
 	}

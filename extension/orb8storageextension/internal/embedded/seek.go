@@ -394,6 +394,8 @@ func (s *seek) run(ctx context.Context, sources []source, maxRows uint64) (skipp
 		if len(fresh) == 0 {
 			break
 		}
+		// In their order, a table of hashes is gone through once, instead of here and there.
+		slices.Sort(fresh)
 		found = make([][]uint64, len(sources))
 		if err := inParallel(ctx, sources, func(i int) (err error) {
 			found[i], err = sources[i].take(s, fresh, round)

@@ -56,6 +56,7 @@ type Store struct {
 	// disk is nil where the store is in memory alone.
 	disk    *disk
 	lexicon lexicon
+	sums    sumsKept
 }
 
 // New returns an empty store in memory.
@@ -71,6 +72,7 @@ func New(settings Settings) *Store {
 		gpu:       newHistory(newGPUChunk, now),
 		nodes:     map[string]*node{},
 		lexicon:   lexicon{limit: lexiconBytes},
+		sums:      sumsKept{limit: sumsBytes},
 	}
 }
 
