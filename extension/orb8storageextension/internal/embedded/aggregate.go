@@ -73,12 +73,12 @@ func newAggregation(since, until int64) *aggregation {
 	}
 }
 
-// expect makes room for so many rows more: growing by and by would copy what is there again and again.
-func (a *aggregation) expect(rows int) {
+// expect makes room for so many flows more: growing by and by would copy what is there again and again.
+func (a *aggregation) expect(flows int) {
 	if len(a.flows) == 0 {
-		a.index = make(map[flowKey]uint32, rows/2)
+		a.index = make(map[flowKey]uint32, flows)
 	}
-	a.flows = slices.Grow(a.flows, rows/2)
+	a.flows = slices.Grow(a.flows, flows)
 }
 
 // add adds all rows of a view.

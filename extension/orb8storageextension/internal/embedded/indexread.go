@@ -188,6 +188,11 @@ func (x *index) find(h uint64, use func(page uint32)) {
 
 // read hands the rows of a page to a function; health is nil where a row has none. Both are valid until it returns.
 func (x *index) read(page uint32, use func(r *row, h *health)) error {
+	return x.readWith(&pageReader{}, page, use)
+}
+
+// readWith is read for who reads many pages, and has a reader for all of them.
+func (x *index) readWith(r *pageReader, page uint32, use func(r *row, h *health)) error {
 	from := uint64(len(indexMagic))
 	if page > 0 {
 		from = binary.LittleEndian.Uint64(x.pageEnds[8*(page-1):])
@@ -196,7 +201,7 @@ func (x *index) read(page uint32, use func(r *row, h *health)) error {
 	if err != nil {
 		return err
 	}
-	r := pageReader{buf: b, addresses: x.addresses}
+	*r = pageReader{buf: b, addresses: x.addresses}
 	for range min(pageRows, int(x.rows)-int(page)*pageRows) {
 		h := &r.health
 		if !r.next() {

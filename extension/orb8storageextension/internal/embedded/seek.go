@@ -83,7 +83,12 @@ type seek struct {
 	since, until int64
 	clues        []storage.Clue
 	keys         keys
+	// kept are the rows that were taken with the seeds, of which there are to be no more than maxKept, unless that is 0.
+	kept    atomic.Int64
+	maxKept int64
 }
+
+func (s *seek) mayKeep() bool { return s.maxKept == 0 || s.kept.Load() < s.maxKept }
 
 // identities returns for each identity whether a clue is of it.
 func (s *seek) identities(all []flow.Identity) []bool {
@@ -116,129 +121,6 @@ func (s *seek) first(flow, connection uint64) uint8 {
 		}
 	}
 	return round
-}
-
-// blockSource is a block with its index.
-type blockSource struct {
-	index *index
-	view  view
-	// places are where the rows of view are in the index.
-	places []uint32
-}
-
-// pageSet is a set of pages.
-type pageSet []uint64
-
-func (p pageSet) add(page uint32) { p[page/64] |= 1 << (page % 64) }
-
-func (p pageSet) each(use func(page uint32) error) error {
-	for i, word := range p {
-		for ; word != 0; word &= word - 1 {
-			if err := use(uint32(i*64 + bits.TrailingZeros64(word))); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (b *blockSource) guarded(do func() error) error {
-	if err := faults(do); err != nil {
-		return &indexError{b.index, err}
-	}
-	return nil
-}
-
-// indexError says that an index cannot be read.
-type indexError struct {
-	index *index
-	err   error
-}
-
-func (e *indexError) Error() string {
-	return "cannot read the index " + e.index.path + ": " + e.err.Error()
-}
-func (e *indexError) Unwrap() error { return e.err }
-
-func connectionOf(h *health) uint64 {
-	if h == nil || h.isns == 0 {
-		return 0
-	}
-	return sameConnection(h.isns)
-}
-
-func (b *blockSource) seeds(s *seek) (hashes []uint64, rows uint64, err error) {
-	x := b.index
-	w, err := x.lexicon.of(x)
-	if err != nil {
-		return nil, 0, &indexError{x, err}
-	}
-	b.view.words = *w
-	err = b.guarded(func() error {
-		pages := make(pageSet, (x.pages()+63)/64)
-		is := s.identities(w.identities)
-		for i, is := range is {
-			if is {
-				x.posting(i, pages.add)
-			}
-		}
-		byAddress := s.byAddress()
-		if byAddress {
-			for i := range len(x.addresses) / 16 {
-				if s.address([16]byte(x.addresses[16*i:])) {
-					x.posting(x.identities+i, pages.add)
-				}
-			}
-		}
-		var last uint64
-		return pages.each(func(page uint32) error {
-			return x.read(page, func(r *row, h *health) {
-				if !s.in(r) || !is[r.sourceID] && !is[r.destinationID] && !(byAddress && (s.address(r.source) || s.address(r.destination))) {
-					return
-				}
-				rows++
-				if flow := r.sameFlow(); flow != last {
-					hashes, last = append(hashes, flow), flow
-				}
-				if connection := connectionOf(h); connection != 0 {
-					hashes = append(hashes, connection)
-				}
-			})
-		})
-	})
-	return hashes, rows, err
-}
-
-func (b *blockSource) take(s *seek, fresh []uint64, round uint8) (hashes []uint64, err error) {
-	x := b.index
-	err = b.guarded(func() error {
-		pages := make(pageSet, (x.pages()+63)/64)
-		for _, h := range fresh {
-			x.find(h, pages.add)
-		}
-		return pages.each(func(page uint32) error {
-			place := page * pageRows
-			return x.read(page, func(r *row, h *health) {
-				place++
-				if !s.in(r) {
-					return
-				}
-				flow, connection := r.sameFlow(), connectionOf(h)
-				if s.first(flow, connection) != round {
-					return
-				}
-				b.places = append(b.places, place)
-				b.view.append(r, h)
-				if s.keys.round(flow) == 0 {
-					hashes = append(hashes, flow)
-				}
-				if connection != 0 && s.keys.round(connection) == 0 {
-					hashes = append(hashes, connection)
-				}
-			})
-		})
-	})
-	return hashes, err
 }
 
 // eachView hands all rows to a function, some at a time.
@@ -275,22 +157,6 @@ func (v *view) append(r *row, h *health) {
 		v.rows[len(v.rows)-1].health = uint32(len(v.health))
 	}
 }
-
-func (b *blockSource) taken(a *aggregation) {
-	if slices.IsSorted(b.places) {
-		a.add(&b.view)
-		return
-	}
-	// A later round took rows that belong before those of an earlier one.
-	order := make([]uint32, len(b.places))
-	for i := range order {
-		order[i] = uint32(i)
-	}
-	slices.SortFunc(order, func(i, j uint32) int { return int(b.places[i]) - int(b.places[j]) })
-	a.addRows(&b.view, order)
-}
-
-func (b *blockSource) count() int { return len(b.places) }
 
 // viewSource is rows in memory.
 type viewSource struct {
@@ -360,7 +226,9 @@ const workers = 2
 func (s *seek) run(ctx context.Context, sources []source, maxRows uint64) (skipped int, err error) {
 	found := make([][]uint64, len(sources))
 	rows := make([]uint64, len(sources))
+	s.maxKept = int64(maxRows)
 	if err := inParallel(ctx, sources, func(i int) (err error) {
+		i = len(sources) - 1 - i // the newest are not left out
 		found[i], rows[i], err = sources[i].seeds(s)
 		return err
 	}); err != nil {
