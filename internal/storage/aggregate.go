@@ -342,7 +342,7 @@ func one(yes bool) uint64 {
 type Groups struct {
 	query *AggregateQuery
 	// key is of the values of By, with a NUL after each.
-	key    strings.Builder
+	key    []byte
 	by     []string
 	values []uint64
 	groups map[string]*group
@@ -428,15 +428,14 @@ func (g *Groups) Add(by []string, values []uint64, start time.Time) {
 	if g.Err() != nil {
 		return
 	}
-	g.key.Reset()
+	g.key = g.key[:0]
 	for _, v := range by {
-		g.key.WriteString(v)
-		g.key.WriteByte(0)
+		g.key = append(append(g.key, v...), 0)
 	}
-	to, there := g.groups[g.key.String()]
+	to, there := g.groups[string(g.key)]
 	if !there {
 		to = &group{by: slices.Clone(by), values: make([]uint64, len(values))}
-		g.groups[g.key.String()] = to
+		g.groups[string(g.key)] = to
 		g.cells++
 	}
 	sum(to.values, values)

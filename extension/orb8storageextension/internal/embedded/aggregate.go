@@ -259,8 +259,12 @@ func (a *aggregation) answer(query *storage.FlowQuery) (rows []storage.Flow, nex
 			order = append(order, &a.flows[i])
 		}
 	}
-	slices.SortFunc(order, compare)
 	matched = len(order)
+	if query.After == "" && query.Limit > 0 {
+		order = newest(order, query.Limit)
+	} else {
+		slices.SortFunc(order, compare)
+	}
 	from, to, next, err := storage.Page(storage.SignalFlows, matched, func(i int) []byte { return order[i].orderKey() }, query.After, query.Limit)
 	if err != nil {
 		return nil, "", 0, err
@@ -350,6 +354,28 @@ func (s *selector) selects(f *aggregate) bool {
 	}
 	f.far.who(&s.far)
 	return s.selection.MatchEnds(&s.near, &s.far) || s.joined && s.selection.MatchEnds(&s.far, &s.near)
+}
+
+// newest returns the first so many in their order. It sorts a few times as many, and not all.
+func newest(all []*aggregate, n int) []*aggregate {
+	if len(all) <= 2*n {
+		slices.SortFunc(all, compare)
+		return all[:min(n, len(all))]
+	}
+	best := make([]*aggregate, 0, 2*n)
+	var last *aggregate
+	for _, f := range all {
+		if last != nil && compare(f, last) > 0 {
+			continue
+		}
+		if best = append(best, f); len(best) == cap(best) {
+			slices.SortFunc(best, compare)
+			best = best[:n]
+			last = best[n-1]
+		}
+	}
+	slices.SortFunc(best, compare)
+	return best[:n]
 }
 
 // compare orders flows as storage.FlowResult promises.

@@ -2,17 +2,21 @@ package embedded
 
 import "github.com/orb8/orb8/internal/flow"
 
-// wireKey is what one direction of a connection has in common wherever it is seen: the initial sequence numbers, which no
-// address translation changes, or else the addresses on one node.
-type wireKey struct {
-	isns     uint64
-	toServer bool
-	// node and tuple, without a direction, are set where isns is 0.
-	node  uint32
-	tuple tuple
-}
+// What one direction of a connection has in common wherever it is seen: the initial sequence numbers, which no address
+// translation changes, or else the addresses on one node.
+type (
+	connectedKey struct {
+		isns     uint64
+		toServer bool
+	}
+	// addressedKey has no direction in its tuple.
+	addressedKey struct {
+		node  uint32
+		tuple tuple
+	}
+)
 
-// sightings are the flows of one wireKey: the best witness at the sending and at the receiving end.
+// sightings are the flows of one such key: the best witness at the sending and at the receiving end.
 type sightings struct {
 	sent, received *aggregate
 	// doubtful tells that more than one flow at an end has the same addresses: nobody knows which belong together.
@@ -21,30 +25,43 @@ type sightings struct {
 
 // join finds, for every flow, the same traffic as seen at the other end.
 func (a *aggregation) join() {
-	index := make(map[wireKey]uint32, len(a.flows))
+	connected := make(map[connectedKey]uint32, len(a.flows)/2)
+	addressed := map[addressedKey]uint32{}
 	places := make([]uint32, len(a.flows))
-	var all []sightings
+	all := make([]sightings, 0, len(a.flows)/2)
 	for i := range a.flows {
-		key := a.flows[i].wireKey()
-		at, known := index[key]
-		if !known {
-			at = uint32(len(all))
-			index[key] = at
-			all = append(all, sightings{})
+		f := &a.flows[i]
+		if key, ok := f.connectedKey(); ok {
+			places[i] = placeOf(key, connected, &all)
+			all[places[i]].add(f, true)
+		} else {
+			places[i] = placeOf(f.addressedKey(), addressed, &all)
+			all[places[i]].add(f, false)
 		}
-		places[i] = at
-		all[at].add(&a.flows[i], key.isns != 0)
 	}
 	for i := range a.flows {
 		all[places[i]].settle(&a.flows[i])
 	}
 }
 
-func (f *aggregate) wireKey() wireKey {
-	if f.health.isns != 0 && f.initiator != flow.InitiatorUnknown {
-		return wireKey{isns: f.health.isns, toServer: f.initiator == flow.InitiatorSource}
+func placeOf[K comparable](key K, index map[K]uint32, all *[]sightings) uint32 {
+	at, known := index[key]
+	if !known {
+		at = uint32(len(*all))
+		index[key] = at
+		*all = append(*all, sightings{})
 	}
-	key := wireKey{node: f.node, tuple: f.newest().tuple}
+	return at
+}
+
+// connectedKey returns the key of a flow whose connection is known.
+func (f *aggregate) connectedKey() (key connectedKey, ok bool) {
+	return connectedKey{isns: f.health.isns, toServer: f.initiator == flow.InitiatorSource},
+		f.health.isns != 0 && f.initiator != flow.InitiatorUnknown
+}
+
+func (f *aggregate) addressedKey() addressedKey {
+	key := addressedKey{node: f.node, tuple: f.newest().tuple}
 	key.tuple.direction = 0
 	return key
 }

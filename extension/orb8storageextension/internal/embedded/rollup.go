@@ -241,6 +241,11 @@ func (x *index) rollup(sum func(*rollupKey, *rollupSums)) (open int, err error) 
 	return r.at, nil
 }
 
+// hasOpenFlows tells whether there are open flows at a place.
+func (x *index) hasOpenFlows(at int) bool {
+	return (&pageReader{buf: x.rollups, at: at}).number() > 0
+}
+
 // openFlows hands the open flows of an index to a function.
 func (x *index) openFlows(at int, w *words, open func(*openFlow)) error {
 	r := &pageReader{buf: x.rollups, at: at}

@@ -72,7 +72,7 @@ func (s *Store) sumRollups(ctx context.Context, query *storage.AggregateQuery, g
 	}
 	coverage.Lost = coverage.Lost.Add(lost)
 	coverage.Oldest = later(coverage.Oldest, edge)
-	a.expect(rowsOf(views) / 2)
+	a.expect(rowsOf(views))
 	for i := range views {
 		if err := ctx.Err(); err != nil {
 			return coverage, err
@@ -95,7 +95,8 @@ type rollupSum struct {
 	rows    *aggregation
 	indexes []*index
 	times   []block.Meta
-	words   []*words
+	// words are those of indexes that were needed: most are not, where a block was summed before and has no open flows.
+	words []*words
 	// scattered are the flows that are open anywhere.
 	scattered map[flowID]*scattered
 
@@ -107,13 +108,7 @@ type rollupSum struct {
 }
 
 func (r *rollupSum) run(ctx context.Context) error {
-	for _, x := range r.indexes {
-		w, err := x.lexicon.of(x)
-		if err != nil {
-			return &indexError{x, err}
-		}
-		r.words = append(r.words, w)
-	}
+	r.words = make([]*words, len(r.indexes))
 	if err := r.sumIndexes(ctx); err != nil {
 		return err
 	}
@@ -173,7 +168,19 @@ type openView struct {
 	record *flow.Record
 }
 
-// record returns what a view of an index knows.
+// wordsOf returns the words of an index.
+func (r *rollupSum) wordsOf(i int) (*words, error) {
+	if r.words[i] == nil {
+		w, err := r.indexes[i].lexicon.of(r.indexes[i])
+		if err != nil {
+			return nil, err
+		}
+		r.words[i] = w
+	}
+	return r.words[i], nil
+}
+
+// record returns what a view of an index knows, whose words are there.
 func (r *rollupSum) record(i int, v *rollupView, transport flow.Transport) *flow.Record {
 	w := r.words[i]
 	record := &flow.Record{Node: w.strings[v.node], Direction: v.direction, Transport: transport}
@@ -254,8 +261,12 @@ func (r *rollupSum) find(of *scattered, s *sighting) error {
 		}
 		var other rollupView
 		var found bool
-		if err := faults(func() (err error) {
-			other, found, err = x.other(r.words[i], s)
+		if err := faults(func() error {
+			w, err := r.wordsOf(i)
+			if err != nil {
+				return err
+			}
+			other, found, err = x.other(w, s)
 			return err
 		}); err != nil {
 			return &indexError{x, err}

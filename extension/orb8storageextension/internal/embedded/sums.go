@@ -152,13 +152,20 @@ func (r *rollupSum) sumIndexes(ctx context.Context) error {
 		}
 		p := q.parts[x]
 		if err := faults(func() (err error) {
+			if p != nil && !x.hasOpenFlows(p.open) {
+				return nil
+			}
+			w, err := r.wordsOf(i)
+			if err != nil {
+				return err
+			}
 			if p == nil {
-				if p, err = q.sum(x, r.words[i], r.query); err != nil {
+				if p, err = q.sum(x, w, r.query); err != nil {
 					return err
 				}
 				fresh = true
 			}
-			return x.openFlows(p.open, r.words[i], func(o *openFlow) { r.addOpen(*o, r.record(i, &o.near, o.transport)) })
+			return x.openFlows(p.open, w, func(o *openFlow) { r.addOpen(*o, r.record(i, &o.near, o.transport)) })
 		}); err != nil {
 			return &indexError{x, err}
 		}
