@@ -317,7 +317,7 @@ func encodeWords(w *words) []byte {
 	return b
 }
 
-func decodeWords(b []byte) (w words, err error) {
+func decodeWords(b []byte, share func([]byte) string) (w words, err error) {
 	r := &pageReader{buf: b}
 	defer func() {
 		if r.short {
@@ -326,7 +326,7 @@ func decodeWords(b []byte) (w words, err error) {
 	}()
 	w.strings = make([]string, 0, min(r.number(), uint64(len(b))))
 	for range cap(w.strings) {
-		w.strings = append(w.strings, string(r.bytes(int(min(r.number(), uint64(len(b)))))))
+		w.strings = append(w.strings, share(r.bytes(int(min(r.number(), uint64(len(b)))))))
 	}
 	n := min(r.number(), uint64(len(b)))
 	w.identities = make([]flow.Identity, n)

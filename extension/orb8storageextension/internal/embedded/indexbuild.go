@@ -156,9 +156,10 @@ func (h *rowCursors) Pop() any {
 // mergeIndexes writes an index of the rows of several. It holds a page of each.
 func mergeIndexes(path string, parts []*index) error {
 	all := newMerged()
+	var shared lexicon
 	var cursors rowCursors
 	for i, part := range parts {
-		w, err := part.decodeWords()
+		w, err := part.decodeWords(shared.share)
 		if err != nil {
 			return err
 		}

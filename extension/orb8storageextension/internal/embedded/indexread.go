@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math/rand/v2"
 	"os"
 	"runtime/debug"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -133,8 +130,8 @@ func (x *index) parse() error {
 
 func (x *index) pages() int { return len(x.pageEnds) / 8 }
 
-// decodeWords returns the words, which take a while to decode.
-func (x *index) decodeWords() (w words, err error) {
+// decodeWords returns the words, which take a while to decode. share makes their strings.
+func (x *index) decodeWords(share func([]byte) string) (w words, err error) {
 	err = faults(func() error {
 		packed, err := x.checked(x.ends[sectionWords-1], x.ends[sectionWords])
 		if err != nil {
@@ -144,7 +141,7 @@ func (x *index) decodeWords() (w words, err error) {
 		if err != nil {
 			return err
 		}
-		w, err = decodeWords(plain)
+		w, err = decodeWords(plain, share)
 		if err == nil && len(w.identities) != x.identities {
 			err = fmt.Errorf("it has %d identities and lists for %d", len(w.identities), x.identities)
 		}
@@ -213,56 +210,4 @@ func (x *index) readWith(r *pageReader, page uint32, use func(r *row, h *health)
 		use(&r.row, h)
 	}
 	return nil
-}
-
-// lexicon keeps the words of indexes, up to a number of bytes. Which of them go is chance: queries ask all blocks in turn, so that those
-// of the one that was asked longest ago are the next to be wanted.
-type lexicon struct {
-	limit uint64
-
-	mu    sync.Mutex
-	bytes uint64
-	known []known
-}
-
-type known struct {
-	index *index
-	words *words
-	bytes uint64
-}
-
-// of returns the words of an index.
-func (l *lexicon) of(x *index) (*words, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if at := slices.IndexFunc(l.known, func(k known) bool { return k.index == x }); at >= 0 {
-		return l.known[at].words, nil
-	}
-	w, err := x.decodeWords()
-	if err != nil {
-		return nil, err
-	}
-	size := uint64(len(w.identities))*identityBytes + uint64(len(w.strings))*stringBytes
-	for _, s := range w.strings {
-		size += uint64(len(s))
-	}
-	l.known, l.bytes = append(l.known, known{x, &w, size}), l.bytes+size
-	for l.bytes > l.limit && len(l.known) > 1 {
-		at := rand.IntN(len(l.known) - 1)
-		l.bytes -= l.known[at].bytes
-		l.known = slices.Delete(l.known, at, at+1)
-	}
-	return &w, nil
-}
-
-// forget drops the words of an index that is closed.
-func (l *lexicon) forget(x *index) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.known = slices.DeleteFunc(l.known, func(k known) bool {
-		if k.index == x {
-			l.bytes -= k.bytes
-		}
-		return k.index == x
-	})
 }

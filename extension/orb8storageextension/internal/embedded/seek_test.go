@@ -318,7 +318,7 @@ func TestAnIndexKeepsAllOfAnIdentity(t *testing.T) {
 	}
 	w := newMerged()
 	w.add(&words{identities: []flow.Identity{who}})
-	got, err := decodeWords(encodeWords(&w.words))
+	got, err := decodeWords(encodeWords(&w.words), (&lexicon{}).share)
 	require.NoError(t, err)
 	assert.Equal(t, []flow.Identity{who}, got.identities)
 }

@@ -22,9 +22,6 @@ const MinBytes = 4 << 20
 // the memory of the records that it reads.
 const maxQueries = 2
 
-// lexiconBytes bounds the memory of words of indexes that are kept for the next query. A block of 2,000 containers has 1 to 2 MB.
-const lexiconBytes = 64 << 20
-
 // Settings bound a store.
 type Settings struct {
 	// Retention is how long a record is kept, at least 1 s.
