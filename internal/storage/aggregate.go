@@ -346,6 +346,10 @@ type Groups struct {
 	by     []string
 	values []uint64
 	groups map[string]*group
+	// made are groups, and room for what they have, that are not used yet.
+	made       []group
+	madeBy     []string
+	madeValues []uint64
 	// cells are the groups and their buckets.
 	cells int
 }
@@ -434,7 +438,7 @@ func (g *Groups) Add(by []string, values []uint64, start time.Time) {
 	}
 	to, there := g.groups[string(g.key)]
 	if !there {
-		to = &group{by: slices.Clone(by), values: make([]uint64, len(values))}
+		to = g.new(by, len(values))
 		g.groups[string(g.key)] = to
 		g.cells++
 	}
@@ -451,6 +455,20 @@ func (g *Groups) Add(by []string, values []uint64, start time.Time) {
 		g.cells++
 	}
 	sum(to.buckets[at], values)
+}
+
+// new returns a group. There may be many thousands: they are made some at a time.
+func (g *Groups) new(by []string, values int) *group {
+	if len(g.made) == 0 {
+		n := min(len(g.groups)+1, 256)
+		g.made, g.madeBy, g.madeValues = make([]group, n), make([]string, n*len(by)), make([]uint64, n*values)
+	}
+	to := &g.made[0]
+	g.made = g.made[1:]
+	to.by, g.madeBy = g.madeBy[:len(by):len(by)], g.madeBy[len(by):]
+	to.values, g.madeValues = g.madeValues[:values:values], g.madeValues[values:]
+	copy(to.by, by)
+	return to
 }
 
 // Err returns ErrTooManyGroups once there are: what is added after that is not.

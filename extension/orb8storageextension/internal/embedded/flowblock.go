@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"iter"
 	"net/netip"
-	"runtime"
 	"slices"
 
 	"github.com/orb8/orb8/extension/orb8storageextension/internal/block"
@@ -14,10 +13,6 @@ import (
 // batchRows is how many rows are made or used at once on their way to or from a block.
 const batchRows = 1024
 
-// letOthersRun is called after every few rows on their way to a block. Writing and merging take a processor for seconds: queries and writers
-// would wait for up to 10 ms, again and again, until the runtime makes room for them.
-func letOthersRun() { runtime.Gosched() }
-
 // place is where a row is, with what it is sorted by.
 type place struct {
 	start     int64
@@ -26,8 +21,8 @@ type place struct {
 }
 
 // flowRows yields the rows of views in the order of a block: those of one local endpoint together, oldest first, so that what
-// they have in common takes no room and a row group has few endpoints.
-func flowRows(views []view) iter.Seq2[[]block.FlowRow, error] {
+// they have in common takes no room and a row group has few endpoints. Between some and others it pauses.
+func flowRows(views []view, pause func()) iter.Seq2[[]block.FlowRow, error] {
 	return func(yield func([]block.FlowRow, error) bool) {
 		places := sorted(views)
 		rows := make([]block.FlowRow, 0, batchRows)
@@ -39,7 +34,7 @@ func flowRows(views []view) iter.Seq2[[]block.FlowRow, error] {
 			if !yield(rows, nil) {
 				return
 			}
-			letOthersRun()
+			pause()
 			places = places[len(rows):]
 		}
 	}

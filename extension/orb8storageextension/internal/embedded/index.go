@@ -117,6 +117,8 @@ type indexWriter struct {
 	hashes                      []uint64
 	pageHashes                  []uint64
 	rollup                      *rollup
+	// pause is called after every few rows.
+	pause func()
 }
 
 // posting is a growing list of pages.
@@ -137,7 +139,7 @@ func (p *posting) add(page uint32) {
 }
 
 // newIndexWriter begins an index whose rows have these words.
-func newIndexWriter(path string, w words) (*indexWriter, error) {
+func newIndexWriter(path string, w words, pause func()) (*indexWriter, error) {
 	file, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
 	if err != nil {
 		return nil, err
@@ -145,6 +147,7 @@ func newIndexWriter(path string, w words) (*indexWriter, error) {
 	x := &indexWriter{
 		path: path, file: file, out: bufio.NewWriterSize(file, 256<<10), words: w,
 		addresses: map[[16]byte]uint32{}, identityPages: make([]posting, len(w.identities)), rollup: newRollup(w),
+		pause: pause,
 	}
 	x.write([]byte(indexMagic))
 	return x, nil
@@ -178,7 +181,7 @@ func (x *indexWriter) add(r *row, h *health, sameFlow uint64) {
 		x.endPage(page)
 	}
 	if x.count%batchRows == 0 {
-		letOthersRun()
+		x.pause()
 	}
 }
 

@@ -60,7 +60,7 @@ func (r *renaming) rename(row *row) {
 }
 
 // indexViews writes an index of the rows of views.
-func indexViews(path string, views []view) error {
+func indexViews(path string, views []view, pause func()) error {
 	type place struct {
 		flow      uint64
 		view, row uint32
@@ -78,7 +78,7 @@ func indexViews(path string, views []view) error {
 	slices.SortStableFunc(places, func(a, b place) int {
 		return compareRows(&views[a.view].rows[a.row], &views[b.view].rows[b.row], a.flow, b.flow)
 	})
-	x, err := newIndexWriter(path, all.words)
+	x, err := newIndexWriter(path, all.words, pause)
 	if err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (h *rowCursors) Pop() any {
 }
 
 // mergeIndexes writes an index of the rows of several. It holds a page of each.
-func mergeIndexes(path string, parts []*index) error {
+func mergeIndexes(path string, parts []*index, pause func()) error {
 	all := newMerged()
 	var shared lexicon
 	var cursors rowCursors
@@ -172,7 +172,7 @@ func mergeIndexes(path string, parts []*index) error {
 			cursors = append(cursors, c)
 		}
 	}
-	x, err := newIndexWriter(path, all.words)
+	x, err := newIndexWriter(path, all.words, pause)
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func (x *indexWriter) merge(cursors rowCursors) error {
 }
 
 // indexBlock writes an index of a block that has none: in parts, and then of those, so that it does not take the memory of all.
-func indexBlock(path string, f *block.File) (err error) {
+func indexBlock(path string, f *block.File, pause func()) (err error) {
 	const partRows = 1 << 17
 	var parts []*index
 	defer func() {
@@ -222,7 +222,7 @@ func indexBlock(path string, f *block.File) (err error) {
 	var held int
 	flush := func() error {
 		name := path + "." + string(rune('a'+len(parts))) + ".tmp"
-		if err := indexViews(name, views); err != nil {
+		if err := indexViews(name, views, pause); err != nil {
 			return err
 		}
 		rows := uint64(held)
@@ -250,5 +250,5 @@ func indexBlock(path string, f *block.File) (err error) {
 			return err
 		}
 	}
-	return mergeIndexes(path, parts)
+	return mergeIndexes(path, parts, pause)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"runtime"
 	"slices"
 
 	"go.uber.org/zap"
@@ -14,13 +15,15 @@ import (
 	"github.com/orb8/orb8/internal/syscalls"
 )
 
+// Records on their way to a block take a processor for seconds. Others, who would wait for up to 10 ms until the runtime makes room for
+// them, again and again, are let in after every few records.
 func (s *Store) writeFlows(dir string, name block.Name, meta block.Meta, segments []*chunk) (*block.File, error) {
 	views := make([]view, len(segments))
 	for i, c := range segments {
 		views[i] = c.view()
 	}
-	return s.withIndex(dir, name, func(path string) error { return indexViews(path, views) }, func() (*block.File, error) {
-		return block.Write(dir, name, meta, block.FlowBlooms, flowRows(views))
+	return s.withIndex(dir, name, func(path string) error { return indexViews(path, views, runtime.Gosched) }, func() (*block.File, error) {
+		return block.Write(dir, name, meta, block.FlowBlooms, flowRows(views, runtime.Gosched))
 	})
 }
 
@@ -63,22 +66,22 @@ func (s *Store) mergeFlows(dir string, name block.Name, meta block.Meta, files [
 	for _, f := range files {
 		x := indexOf(f)
 		if x == nil {
-			return mergeFlows(dir, name, meta, files)
+			return mergeFlows(dir, name, meta, files, s.giveWay)
 		}
 		indexes = append(indexes, x)
 	}
-	return s.withIndex(dir, name, func(path string) error { return mergeIndexes(path, indexes) }, func() (*block.File, error) {
-		return mergeFlows(dir, name, meta, files)
+	return s.withIndex(dir, name, func(path string) error { return mergeIndexes(path, indexes, s.giveWay) }, func() (*block.File, error) {
+		return mergeFlows(dir, name, meta, files, s.giveWay)
 	})
 }
 
 // mergeFlows puts small row groups together and leaves the order of large ones alone: it never holds more rows than a few groups.
-func mergeFlows(dir string, name block.Name, meta block.Meta, files []*block.File) (*block.File, error) {
+func mergeFlows(dir string, name block.Name, meta block.Meta, files []*block.File, pause func()) (*block.File, error) {
 	return block.Write(dir, name, meta, block.FlowBlooms, func(yield func([]block.FlowRow, error) bool) {
 		var views []view
 		var held int
 		flush := func() bool {
-			for rows := range flowRows(views) {
+			for rows := range flowRows(views, pause) {
 				if !yield(rows, nil) {
 					return false
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"time"
 
@@ -147,9 +148,33 @@ func eachView(ctx context.Context, f *block.File, use func(*view)) error {
 func (s *Store) turn(ctx context.Context) (done func(), err error) {
 	select {
 	case s.turns <- struct{}{}:
-		return func() { <-s.turns }, nil
+		return func() {
+			<-s.turns
+			select {
+			case s.answered <- struct{}{}:
+			default:
+			}
+		}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// courtesy is how long a merge waits for queries at a time. It works for about as long between two waits, so that it goes on
+// while one query follows another.
+const courtesy = 5 * time.Millisecond
+
+// giveWay lets queries go before a merge, which can wait.
+func (s *Store) giveWay() {
+	if len(s.turns) == 0 {
+		runtime.Gosched()
+		return
+	}
+	timer := time.NewTimer(courtesy)
+	defer timer.Stop()
+	select {
+	case <-s.answered:
+	case <-timer.C:
 	}
 }
 

@@ -1,12 +1,14 @@
 package embedded
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -184,6 +186,87 @@ func TestWhatIsSoughtIsAllThereIs(t *testing.T) {
 	}
 }
 
+// Rows that are taken with the seeds are those that are taken for them later, where there is no room to keep any.
+func TestRowsThatAreNotKeptAreTakenLater(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 1))
+	s := newRandomStore(t, random, false)
+	thaw := freeze(s)
+	defer thaw()
+	for range 20 {
+		selection := randomSelection(random)
+		places := func(kept int64) (all [][]uint32) {
+			search := seek{since: at(100).UnixNano(), until: at(500).UnixNano(), clues: selection.Clues()}
+			search.kept.Store(kept)
+			var sources []source
+			for _, f := range s.flows.blocks {
+				sources = append(sources, &blockSource{index: indexOf(f)})
+			}
+			_, err := search.run(t.Context(), sources, 1<<40)
+			require.NoError(t, err)
+			for _, source := range sources {
+				b := source.(*blockSource)
+				assert.Equal(t, kept == 0, b.pages != nil)
+				slices.Sort(b.places)
+				all = append(all, slices.Clip(b.places))
+			}
+			return all
+		}
+		require.EqualValues(t, fmt.Sprint(places(1<<41)), fmt.Sprint(places(0)), "%+v", selection)
+	}
+}
+
+// A page of the newest is the beginning of all.
+func TestTheNewestAreTheFirstOfAll(t *testing.T) {
+	random := rand.New(rand.NewPCG(4, 1))
+	s := newRandomStore(t, random, false)
+	thaw := freeze(s)
+	defer thaw()
+	all := query(t, s, storage.FlowQuery{})
+	for _, limit := range []int{1, 2, 7, 100, len(all.Flows) / 2, len(all.Flows)} {
+		got := query(t, s, storage.FlowQuery{Limit: limit})
+		require.Equal(t, all.Flows[:limit], got.Flows)
+		require.Equal(t, all.Matched, got.Matched)
+	}
+}
+
+// A merge waits for queries, and goes on nevertheless when there is always one.
+func TestAMergeGoesOnBesideQueries(t *testing.T) {
+	s, _ := openTestStore(t, t.TempDir())
+	for i := range fanIn {
+		_, err := s.WriteFlows(t.Context(), many(2*batchRows, i))
+		require.NoError(t, err)
+		seal(t, s)
+	}
+	for range maxQueries {
+		done, err := s.turn(t.Context())
+		require.NoError(t, err)
+		defer done()
+	}
+	upkeep(t, s)
+	assert.Len(t, s.flows.blocks, 1)
+}
+
+// A number is read as encoding/binary does, wherever it is and whatever follows.
+func TestNumbersOfAPage(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	for range 20_000 {
+		bytes := binary.AppendUvarint(nil, random.Uint64()>>random.IntN(64))
+		n, width := binary.Uvarint(bytes)
+		for range random.IntN(10) {
+			bytes = append(bytes, byte(random.Uint32()))
+		}
+		r := pageReader{buf: bytes}
+		require.Equal(t, n, r.number())
+		require.Equal(t, width, r.at)
+		r = pageReader{buf: bytes[:width-1]}
+		require.Zero(t, r.number())
+		require.True(t, r.short)
+	}
+	r := pageReader{buf: slices.Repeat([]byte{0xff}, 20)}
+	require.Zero(t, r.number())
+	require.True(t, r.short, "more than 64 bits")
+}
+
 // A pod's flows are all there, however many records of others there are.
 func TestAnIndexedQueryIsBoundedByWhatItReads(t *testing.T) {
 	s, clock := openTestStore(t, t.TempDir(), func(s *Settings) { s.MaxQueryRecords = 250 })
@@ -277,7 +360,7 @@ func FuzzIndex(f *testing.F) {
 	for _, r := range randomFlows(rand.New(rand.NewPCG(1, 1)), 50, false) {
 		c.append(&r, 0)
 	}
-	require.NoError(f, indexViews(path, []view{c.view()}))
+	require.NoError(f, indexViews(path, []view{c.view()}, runtime.Gosched))
 	content, err := os.ReadFile(path)
 	require.NoError(f, err)
 	for at := range 20 {

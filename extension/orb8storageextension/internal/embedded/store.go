@@ -41,6 +41,8 @@ type Settings struct {
 type Store struct {
 	settings Settings
 	turns    chan struct{}
+	// answered has something when a query has ended.
+	answered chan struct{}
 
 	mu        sync.RWMutex
 	flows     history[*chunk]
@@ -62,6 +64,7 @@ func New(settings Settings) *Store {
 	return &Store{
 		settings:  settings,
 		turns:     make(chan struct{}, maxQueries),
+		answered:  make(chan struct{}, 1),
 		flows:     newHistory(newChunk, now),
 		lookups:   newHistory(newLookupChunk, now),
 		counts:    newHistory(newCountsChunk, now),

@@ -219,7 +219,7 @@ func (d *disk) index(ctx context.Context) error {
 			continue
 		}
 		path := block.CompanionPath(d.blocks, f.Name)
-		if err := indexBlock(path, f); err != nil {
+		if err := indexBlock(path, f, d.store.giveWay); err != nil {
 			return fmt.Errorf("cannot write the index %s: %w", path, err)
 		}
 		if !d.store.attach(d.blocks, f) {
