@@ -23,11 +23,11 @@ import (
 	"github.com/orb8/orb8/testbed/internal/usage"
 )
 
-// envAgents and envSeconds name environment variables: how many agents there are, and how long each part of the measurement takes. Those
-// of docs/performance.md are 1000 and 60.
+// envAgents, envSeconds and envMemory name environment variables: how many agents there are, how long each part of the measurement takes,
+// and the gateway's memory in MiB. Those of docs/performance.md are 1000, 60, and 2048 or 4096.
 const (
-	envAgents, envSeconds         = "ORB8_LOAD_AGENTS", "ORB8_LOAD_SECONDS"
-	defaultAgents, defaultSeconds = 50, 5
+	envAgents, envSeconds, envMemory             = "ORB8_LOAD_AGENTS", "ORB8_LOAD_SECONDS", "ORB8_LOAD_MEMORY"
+	defaultAgents, defaultSeconds, defaultMemory = 50, 5, 4096
 	// share of what the gateway can take is what it gets while it is asked.
 	share = 0.5
 	// connectionsAtMost is how many an agent reports at once when nothing bounds it.
@@ -43,6 +43,15 @@ const gatewayOverlay = `
 processors:
   pod_enrichment: {kubernetes: {auth_type: kubeConfig}}
   memory_limiter: {limit_percentage: 0, spike_limit_percentage: 0, limit_mib: 3276, spike_limit_mib: 614}
+`
+
+// loadOverlay is that with memory of its own, and an interval for metrics.
+const loadOverlay = `
+processors:
+  pod_enrichment: {kubernetes: {auth_type: kubeConfig}}
+  memory_limiter: {limit_percentage: 0, spike_limit_percentage: 0, limit_mib: %d, spike_limit_mib: %d}
+connectors:
+  flow_metrics: {interval: %s}
 `
 
 func number(t testing.TB, variable string, otherwise int) int {
@@ -61,11 +70,12 @@ func number(t testing.TB, variable string, otherwise int) int {
 func TestLoad(t *testing.T) {
 	n := number(t, envAgents, defaultAgents)
 	length := time.Duration(number(t, envSeconds, defaultSeconds)) * time.Second
-	interval := min(5*time.Second, length/5)
+	interval, memory := min(5*time.Second, length/5), number(t, envMemory, defaultMemory)
 	otlp, env := ports(t)
 	// A short run has some metrics, too.
-	g := launch(t, shipped("gateway"), gatewayOverlay+fmt.Sprintf("connectors: {flow_metrics: {interval: %s}}\n", min(metricsInterval, length/2)), otlp,
-		append(env, "KUBECONFIG="+serveNames(t, n), "GOMEMLIMIT=3200MiB")...)
+	overlay := fmt.Sprintf(loadOverlay, memory*80/100, memory*15/100, min(metricsInterval, length/2))
+	g := launch(t, shipped("gateway"), overlay, otlp,
+		append(env, "KUBECONFIG="+serveNames(t, n), fmt.Sprintf("GOMEMLIMIT=%dMiB", memory*78/100))...)
 	agents := start(t, n, g.otlp)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
