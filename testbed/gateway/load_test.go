@@ -5,6 +5,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -34,6 +35,8 @@ const (
 	connectionsAtMost = 25
 	// scrapeEvery is the pause between scrapes, queryEvery that between queries.
 	scrapeEvery, queryEvery = 5 * time.Second, 100 * time.Millisecond
+	// scrapesAlone are made when nothing is sent any more; what the store still has to write to files is in the processor's time of the first.
+	scrapesAlone = 5
 	// metricsInterval is that of flow_metrics in gateway.yaml.
 	metricsInterval = 30 * time.Second
 )
@@ -87,11 +90,15 @@ func TestLoad(t *testing.T) {
 	most := saturate(t, g, agents, length, interval)
 	connections := int(share * most * interval.Seconds() / float64(n) / recordsPerConnection)
 	pace(t, g, agents, length, interval, max(1, connections))
-	from := usage.Of(t, g.PID())
-	_, series, _, err := g.scrape(t.Context())
-	require.NoError(t, err)
+	least, series := time.Duration(math.MaxInt64), 0
+	for range scrapesAlone {
+		from := usage.Of(t, g.PID())
+		_, n, _, err := g.scrape(t.Context())
+		require.NoError(t, err)
+		least, series = min(least, usage.Of(t, g.PID()).CPU-from.CPU), n
+	}
 	assert.Positive(t, series)
-	t.Logf("a scrape of %d series takes %s of processor", series, usage.Of(t, g.PID()).CPU-from.CPU)
+	t.Logf("a scrape of %d series takes %s of processor, the least of %d", series, least, scrapesAlone)
 	verify(t, g, agents, began)
 }
 
