@@ -20,6 +20,11 @@ func (s *Store) Aggregate(ctx context.Context, query storage.AggregateQuery) (st
 	}
 	defer done()
 	coverage, err := s.sum(ctx, &query, groups)
+	for s.repaired(err) {
+		if groups, err = storage.NewGroups(&query); err == nil {
+			coverage, err = s.sum(ctx, &query, groups)
+		}
+	}
 	if err = cmp.Or(err, groups.Err()); err != nil {
 		return storage.AggregateResult{}, err
 	}

@@ -301,6 +301,12 @@ func TestAnIndexIsMadeAgain(t *testing.T) {
 		"with a page that is not as it was": func(path string) error {
 			return change(path, func(b []byte) { b[100]++ })
 		},
+		"with names that are not as they were": func(path string) error {
+			return change(path, func(b []byte) {
+				footer := b[len(b)-int(footerBytes):]
+				b[binary.LittleEndian.Uint64(footer[8*sectionPageEnds:])+10]++
+			})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -315,6 +321,10 @@ func TestAnIndexIsMadeAgain(t *testing.T) {
 			q := storage.FlowQuery{Selection: storage.Selection{Allow: []storage.Filter{{Pods: []string{"pod-3"}}}}}
 			want := query(t, s, q)
 			require.NotEmpty(t, want.Flows)
+			sum := storage.AggregateQuery{By: []string{"source.pod"}, Measures: []string{"bytes"}}
+			wantSum, err := s.Aggregate(t.Context(), sum)
+			require.NoError(t, err)
+			require.Len(t, wantSum.Groups, 10)
 			require.NoError(t, s.Close())
 
 			paths, err := filepath.Glob(filepath.Join(dir, "blocks", "flows-*.parquet.index"))
@@ -322,6 +332,9 @@ func TestAnIndexIsMadeAgain(t *testing.T) {
 			require.Len(t, paths, 1)
 			require.NoError(t, damage(paths[0]))
 			s, _ = openTestStore(t, dir)
+			gotSum, err := s.Aggregate(t.Context(), sum)
+			require.NoError(t, err)
+			assert.Equal(t, wantSum.Groups, gotSum.Groups)
 			assert.Equal(t, want.Flows, query(t, s, q).Flows)
 			upkeep(t, s)
 			require.NotNil(t, indexOf(s.flows.blocks[0]))
