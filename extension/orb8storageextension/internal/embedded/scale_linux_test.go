@@ -76,12 +76,12 @@ func scaleBatchOf(batch []flow.Record, pods []flow.Identity, n, total int) {
 	}
 }
 
-// BenchmarkScale stores ORB8_SCALE records (a million if it is not set), and asks for some of them ORB8_RUNS times each (10): first
-// alone, and then while 50,000 records a second arrive. It runs once.
+// BenchmarkScale stores ORB8_SCALE records (a million if it is not set) by way of a head of ORB8_HEAD bytes (the default of the
+// configuration), and asks for some of them ORB8_RUNS times each (10): first alone, and then while 50,000 records a second arrive. It runs once.
 func BenchmarkScale(b *testing.B) {
 	total, runs := number(b, "ORB8_SCALE", 1_000_000), number(b, "ORB8_RUNS", 10)
 	s, clock := openTestStore(b, b.TempDir(), func(s *Settings) {
-		s.MaxBytes, s.Retention, s.Disk.HeadBytes = 16<<30, 24*time.Hour, 64<<20
+		s.MaxBytes, s.Retention, s.Disk.HeadBytes = 16<<30, 24*time.Hour, uint64(number(b, "ORB8_HEAD", 16<<20))
 		s.Disk.FsyncInterval = time.Second
 	})
 	pods := make([]flow.Identity, scalePods)
