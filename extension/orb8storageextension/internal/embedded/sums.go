@@ -82,8 +82,11 @@ func (k *sumsKept) summed(q *question) {
 // pairBytes is what an entry of a map of pairs takes, about.
 const pairBytes = 24
 
+// questionBytes is what one takes of which no block knows anything.
+const questionBytes = 512
+
 func (q *question) bytes() uint64 {
-	n := uint64(len(q.asked)) + 4*uint64(len(q.keys))
+	n := questionBytes + uint64(len(q.asked)) + 4*uint64(len(q.keys))
 	for _, p := range q.parts {
 		n += 4*uint64(len(p.groups)) + 8*uint64(len(p.sums))
 	}
@@ -142,10 +145,19 @@ func (q *question) prune(s *Store) {
 
 // sumIndexes adds up what the blocks' rollups sum up to, and notes their open flows.
 func (r *rollupSum) sumIndexes(ctx context.Context) error {
+	if len(r.indexes) == 0 {
+		return nil
+	}
 	q := r.store.sums.of(r.query)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	fresh := false
+	fresh := len(q.parts) == 0
+	defer func() {
+		if fresh {
+			q.prune(r.store)
+			r.store.sums.summed(q)
+		}
+	}()
 	for i, x := range r.indexes {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -174,10 +186,6 @@ func (r *rollupSum) sumIndexes(ctx context.Context) error {
 	}
 	// Who asks next appends to these, and changes nothing.
 	r.keys, r.values = q.keys, q.values
-	if fresh {
-		q.prune(r.store)
-		r.store.sums.summed(q)
-	}
 	return nil
 }
 

@@ -85,4 +85,9 @@ func TestKeptSumsAreBounded(t *testing.T) {
 	assert.Less(t, len(s.sums.questions), 100)
 	last := ask(99)
 	assert.NotEmpty(t, s.sums.of(&last).parts, "those that were asked last stay")
+
+	empty, _ := openTestStore(t, t.TempDir())
+	_, err := empty.Aggregate(t.Context(), last)
+	require.NoError(t, err)
+	assert.Empty(t, empty.sums.questions, "there is no block to keep anything of")
 }
