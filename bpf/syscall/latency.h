@@ -26,9 +26,9 @@ struct start {
 	__u32 pad[9];
 };
 
-// A thread's place, by a hash of its stack: the first one there has it until it exits. Those that are killed keep theirs for who
-// gets their stack next: none has a call under way, for a killed thread returns from its call first. Key: 0 to starts_mask.
-// Value: struct start, which its thread alone writes to. Size: starts_mask + 1; 1 when latency is off. Never deleted.
+// A thread's place, by a hash of its stack, or the one beside it: the first two there have them until they exit. Those that are killed
+// keep theirs for who gets their stack next: none has a call under way, for a killed thread returns from its call first. Key: 0 to
+// starts_mask. Value: struct start, which its thread alone writes to. Size: starts_mask + 1; 1 when latency is off. Never deleted.
 #define STARTS 16384
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -39,7 +39,7 @@ struct {
 
 const volatile __u32 starts_mask = STARTS - 1; // tests make it smaller
 
-// The calls of threads whose place is another's. Key: task. Value: struct start. Size: one a thread. Deleted by: the kernel, with
+// The calls of threads whose places are others'. Key: task. Value: struct start. Size: one a thread. Deleted by: the kernel, with
 // the task.
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -124,12 +124,36 @@ static __always_inline void lose_measure(void)
 		__sync_fetch_and_add(&l->unmeasured, 1);
 }
 
-static __always_inline struct start *place_of(__u64 stack)
+// The first place of a thread (0), or the second (1).
+static __always_inline struct start *place_of(__u64 stack, __u32 second)
 {
-	__u32 i = stack * 0x9e3779b97f4a7c15ULL >> 50 & starts_mask;
+	__u32 i = (stack * 0x9e3779b97f4a7c15ULL >> 50 ^ second) & starts_mask;
 	_Static_assert(STARTS == 1 << 14, "a place has 14 bits");
 
 	return bpf_map_lookup_elem(&starts, &i);
+}
+
+// The place that a thread has, if any.
+static __always_inline struct start *own_place(__u64 stack)
+{
+	struct start *s = place_of(stack, 0);
+
+	if (s && s->stack == stack)
+		return s;
+	s = place_of(stack, 1);
+	return s && s->stack == stack ? s : NULL;
+}
+
+// Takes a place for a thread that has none.
+static __always_inline struct start *take_place(__u64 stack)
+{
+	for (__u32 second = 0; second < 2; second++) {
+		struct start *s = place_of(stack, second);
+
+		if (s && !s->stack && !__sync_val_compare_and_swap(&s->stack, 0, stack))
+			return s;
+	}
+	return NULL;
 }
 
 // exit and exit_group: sys_exit does not see them.
@@ -152,16 +176,16 @@ static __always_inline bool never_returns(struct caller c)
 // Only programs of kernels that let them keep task storage get here: they are modern.
 static __always_inline void latency_begin(struct task_struct *task, __u64 stack, struct caller c)
 {
-	struct start *s = place_of(stack);
+	struct start *s = own_place(stack);
 
-	if (!s)
-		return;
 	if (never_returns(c)) {
-		if (s->stack == stack)
+		if (s)
 			s->stack = 0;
 		return;
 	}
-	if (s->stack != stack && (s->stack || __sync_val_compare_and_swap(&s->stack, 0, stack))) {
+	if (!s)
+		s = take_place(stack);
+	if (!s) {
 		s = bpf_task_storage_get(&crowded, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		if (!s) {
 			lose_measure();
@@ -266,10 +290,10 @@ static __noinline __u32 cell_take(__u32 row)
 static __always_inline void latency_end(__u64 stack, long ret)
 {
 	__u64 now = bpf_ktime_get_ns(); // first: it waits for all loads before it
-	struct start *s = place_of(stack);
+	struct start *s = own_place(stack);
 	__u32 zero = 0, errno = 0;
 
-	if (s && s->stack != stack)
+	if (!s)
 		s = bpf_task_storage_get(&crowded, bpf_get_current_task_btf(), NULL, 0);
 	if (!s || !s->ns)
 		return; // under way when the programs were attached, or a new thread's return from the call that made it
