@@ -204,7 +204,7 @@ func TestGPUsThroughTheGateway(t *testing.T) {
 	stdout, stderr, code := c.CLI("gpu")
 	require.Zero(t, code, stderr)
 	assert.Empty(t, stdout)
-	assert.Contains(t, stderr, "no GPU has reported: send the metrics of GPUs to this collector")
+	assert.Contains(t, stderr, "no GPU has reported, and no gpu receiver either")
 
 	shared, split := sharedCard(t), splitCard(t)
 	shared.send(ports[1])

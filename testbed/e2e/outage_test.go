@@ -56,6 +56,10 @@ func TestAPIServerAway(t *testing.T) {
 		return last.After(stopped.Add(length))
 	})
 	require.NoError(t, c.StartAPIServer(t.Context()))
+	// They ask for it less and less often. A pod that is made before they know may be nameless at first.
+	for _, p := range []*process{o.agent, o.gateway} {
+		require.Eventually(t, func() bool { return strings.Contains(p.Log(), "The Kubernetes API answers again") }, 2*time.Minute, 50*time.Millisecond, p.name)
+	}
 
 	require.NoError(t, c.Apply(t.Context(), caller("after", server, 8001, 3*time.Second)))
 	after := conversation{port: 8001, client: name{namespace: "default", pod: "after", container: "calls"}, server: serverName}
